@@ -1,0 +1,7 @@
+"""What all tests share.
+
+How tests import each other's helpers: ``from tests.toy_models import ...``. The configuration of pytest puts the root
+of the repository first on ``sys.path`` and ``tests`` is a package, so the name means this folder in a checkout, in an
+editable install and in CI, although pyranges installs a top-level package of the same name beside Kipoi. A folder below
+``tests`` whose modules are imported like that needs an ``__init__.py``.
+"""
