@@ -1,0 +1,9 @@
+"""From peaks to model inputs: intervals are read, sampled, and loaded by the model's own Kipoi dataloader."""
+
+from kipoi_deepmr.sequences.genome import Genome
+from kipoi_deepmr.sequences.inputs import WindowInputs
+from kipoi_deepmr.sequences.peaks import read_intervals
+from kipoi_deepmr.sequences.sampling import select_windows
+from kipoi_deepmr.sequences.windows import ExposureReport, Windows
+
+__all__ = ["ExposureReport", "Genome", "WindowInputs", "Windows", "read_intervals", "select_windows"]

@@ -1,0 +1,278 @@
+"""Model inputs of windows, made by the model's own Kipoi dataloader."""
+
+import inspect
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kipoi_deepmr.errors import SequenceError, suggestion
+from kipoi_deepmr.sequences.windows import Windows
+
+_INTERVAL_WORDS = ("interval", "bed", "region")
+
+
+class WindowInputs:
+    """Loads the inputs of windows through a Kipoi dataloader.
+
+    The dataloader reads a BED file of the windows (BED3, or BED6 if its argument ``use_strand`` is true), made for each
+    call. Arguments that the user did not set are set where the dataloader has them: ``ignore_targets`` to True,
+    ``num_chr_fasta`` to True if a contig has no ``chr``, and a resizing length to that of the windows.
+
+    Parameters
+    ----------
+    dataloader : type
+        The dataloader class of a Kipoi model: any subclass of ``kipoi.data.BaseDataLoader``.
+    args : Mapping[str, object]
+        Its arguments, without the intervals. Paths that begin with ``~`` are expanded.
+    windows : Windows
+        The windows.
+    intervals_arg : str, optional
+        The argument that takes the BED file: by default ``intervals_file``, or else the only one whose name contains
+        ``interval``, ``bed`` or ``region``.
+    batch_size : int, default 32
+        Windows that the dataloader loads at a time.
+    num_workers : int, default 0
+        Processes that load; 0 loads in this process.
+
+    Raises
+    ------
+    SequenceError
+        The arguments do not fit the dataloader or the windows.
+    """
+
+    def __init__(
+        self,
+        dataloader: type,
+        args: Mapping[str, object],
+        windows: Windows,
+        *,
+        intervals_arg: str | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+    ) -> None:
+        self.windows = windows
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self._dataloader: Any = dataloader
+        self._signature = _Signature(dataloader)
+        self._intervals_arg = self._signature.intervals_arg(intervals_arg)
+        self._args = {name: _expanded(value) for name, value in args.items()}
+        self._signature.check(self._args, self._intervals_arg)
+        self._complete_args()
+
+    def load(self, indices: Sequence[int]) -> Any:
+        """Load the inputs of some windows.
+
+        Parameters
+        ----------
+        indices : Sequence[int]
+            Windows, in the order of the rows to return.
+
+        Returns
+        -------
+        numpy.ndarray, list or dict of numpy.ndarray
+            The inputs of the model; each array has ``len(indices)`` rows.
+
+        Raises
+        ------
+        SequenceError
+            The dataloader fails, or returns other windows than those it was asked for.
+        """
+        windows = self.windows.subset(indices)
+        if not len(windows):
+            raise SequenceError("No window was asked for. Give at least one index.")
+        with tempfile.TemporaryDirectory(prefix="kipoi_deepmr_") as folder:
+            bed = Path(folder) / "windows.bed"
+            bed.write_text(self._bed(windows), encoding="utf-8")
+            try:
+                batches = self._batches(bed, len(windows))
+                inputs = _concatenated([batch["inputs"] for batch in batches])
+                ranges = [batch.get("metadata", {}) for batch in batches]
+            except SequenceError:
+                raise
+            except Exception as error:
+                raise self._error(f"failed: {type(error).__name__}: {error}") from error
+        self._check_rows(inputs, len(windows))
+        self._check_ranges(ranges, windows)
+        return inputs
+
+    def _complete_args(self) -> None:
+        lengths = np.unique(self.windows.end - self.windows.start)
+        numeric = not all(chrom.startswith("chr") for chrom in np.unique(self.windows.chrom))
+        defaults: dict[str, object] = {"ignore_targets": True}
+        if numeric:
+            defaults["num_chr_fasta"] = True
+        if self._signature.default("auto_resize_len") is not None and lengths.size:
+            defaults["auto_resize_len"] = int(lengths[0])
+        resize = self._args.get("auto_resize_len")
+        if resize is not None and lengths.size and resize != lengths[0]:
+            raise self._error(
+                f"would resize the windows of {lengths[0]} bp to auto_resize_len = {resize}. Leave auto_resize_len out"
+                " of dataloader.args, or give the length of the windows"
+            )
+        for name, value in defaults.items():
+            if name in self._signature.names:
+                self._args.setdefault(name, value)
+        self._stranded = bool(self._args.get("use_strand", self._signature.default("use_strand")))
+        if not self._stranded and (self.windows.strand == "-").any():
+            raise self._error(
+                "is not told to use the strand, but some windows are on the strand '-'. Set use_strand: true in"
+                " dataloader.args if the dataloader has that argument, or sample without strand"
+            )
+
+    def _bed(self, windows: Windows) -> str:
+        rows = zip(windows.chrom, windows.start, windows.end, windows.strand, strict=True)
+        if self._stranded:
+            return "".join(f"{chrom}\t{start}\t{end}\t.\t0\t{strand}\n" for chrom, start, end, strand in rows)
+        return "".join(f"{chrom}\t{start}\t{end}\n" for chrom, start, end, _ in rows)
+
+    def _batches(self, bed: Path, count: int) -> list[Mapping[str, Any]]:
+        loader = self._dataloader(**{**self._args, self._intervals_arg: str(bed)})
+        batches: list[Mapping[str, Any]] = []
+        rows = 0
+        for batch in loader.batch_iter(batch_size=self.batch_size, num_workers=self.num_workers):
+            if not isinstance(batch, Mapping) or "inputs" not in batch:
+                raise self._error("returned batches without 'inputs'; a Kipoi dataloader returns dicts with that key")
+            batches.append(batch)
+            rows += max((len(array) for _, array in _leaves(batch["inputs"])), default=0)
+            if rows > count:
+                raise self._error(f"returned more than the {count} windows it was asked for")
+        if not batches:
+            raise self._error(f"returned nothing for {count} windows")
+        return batches
+
+    def _check_rows(self, inputs: Any, count: int) -> None:
+        for name, array in _leaves(inputs):
+            if len(array) != count:
+                raise self._error(f"returned {len(array)} rows of {name} for {count} windows")
+
+    def _check_ranges(self, metadata: list[Any], windows: Windows) -> None:
+        if not all(isinstance(part, Mapping) and _has_coordinates(part.get("ranges")) for part in metadata):
+            return
+        ranges = _concatenated([{key: part["ranges"][key] for key in ("chr", "start", "end")} for part in metadata])
+        expected = {"chr": windows.chrom, "start": windows.start, "end": windows.end}
+        if any(len(ranges[key]) != len(windows) for key in expected):
+            raise self._error(f"returned {len(ranges['start'])} ranges for {len(windows)} windows")
+        same = np.ones(len(windows), np.bool_)
+        for key, values in expected.items():
+            same &= [_spelling(one) == _spelling(other) for one, other in zip(ranges[key], values, strict=True)]
+        if not same.all():
+            row = int(np.flatnonzero(~same)[0])
+            returned = f"{ranges['chr'][row]}:{ranges['start'][row]}-{ranges['end'][row]}"
+            raise self._error(
+                f"returned {returned} for the window {windows.name[row]}. It must neither resize, drop nor reorder"
+                " intervals; check dataloader.args for options that do"
+            )
+
+    def _error(self, what: str) -> SequenceError:
+        args = ", ".join(f"{name}={value!r}" for name, value in self._args.items())
+        return SequenceError(f"The dataloader {self._signature.title}({args}) {what.removesuffix('.')}.")
+
+
+class _Signature:
+    """The arguments of a dataloader class, also where Kipoi made it from a function."""
+
+    def __init__(self, dataloader: Any) -> None:
+        function = getattr(dataloader, "generator_fn", None) or getattr(dataloader, "data_fn", None) or dataloader
+        parameters = inspect.signature(function).parameters.values()
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        self.title: str = getattr(function, "__name__", str(function)).removeprefix("Overridden")
+        self._parameters = {one.name: one for one in parameters if one.kind not in variable}
+        self.any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+        self.names = list(dict.fromkeys([*self._parameters, *(getattr(dataloader, "args", None) or ())]))
+
+    def default(self, name: str) -> Any:
+        default = getattr(self._parameters.get(name), "default", None)
+        return None if default is inspect.Parameter.empty else default
+
+    def _required(self, name: str) -> bool:
+        return getattr(self._parameters.get(name), "default", None) is inspect.Parameter.empty
+
+    def intervals_arg(self, asked: str | None) -> str:
+        if asked is not None:
+            if asked in self.names or self.any_name:
+                return asked
+            raise SequenceError(
+                f"dataloader.intervals_arg is {asked!r}, but the dataloader {self.title} has no such argument."
+                f"{suggestion(asked, self.names)} It takes {', '.join(self.names)}."
+            )
+        if "intervals_file" in self.names:
+            return "intervals_file"
+        alike = [name for name in self.names if any(word in _plain(name) for word in _INTERVAL_WORDS)]
+        for choice in (alike, [name for name in alike if self._required(name)]):
+            if len(choice) == 1:
+                return choice[0]
+        raise SequenceError(
+            f"It is unclear which argument of the dataloader {self.title} takes the intervals: it takes"
+            f" {', '.join(self.names) or 'none by name'}. Name it in dataloader.intervals_arg."
+        )
+
+    def check(self, args: Mapping[str, object], intervals_arg: str) -> None:
+        if intervals_arg in args:
+            raise SequenceError(
+                f"dataloader.args sets {intervals_arg!r}, the intervals of the dataloader {self.title}. Remove it: the"
+                " windows come from `sequences`."
+            )
+        unknown = [] if self.any_name else [name for name in args if name not in self.names]
+        if unknown:
+            raise SequenceError(
+                f"The dataloader {self.title} has no argument {unknown[0]!r}.{suggestion(unknown[0], self.names)}"
+                f" It takes {', '.join(self.names)}."
+            )
+        missing = [name for name in self.names if self._required(name) and name not in args and name != intervals_arg]
+        if missing:
+            raise SequenceError(
+                f"The dataloader {self.title} needs the argument(s) {', '.join(missing)}. Set them in dataloader.args."
+            )
+        for name, value in args.items():
+            if "fasta" in name and isinstance(value, str) and not Path(value).exists():
+                raise SequenceError(
+                    f"dataloader.args gives {name} = {value!r}, which does not exist. Give the path of the genome as"
+                    " FASTA."
+                )
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("embed", "")
+
+
+def _expanded(value: object) -> object:
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        return os.path.expanduser(text) if isinstance(text, str) and text.startswith("~") else text
+    return value
+
+
+def _is_container(tree: Any) -> bool:
+    return isinstance(tree, list | tuple) and not (tree and isinstance(tree[0], str | bytes | int | float | np.generic))
+
+
+def _leaves(tree: Any, name: str = "inputs") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, branch in tree.items():
+            yield from _leaves(branch, f"{name}[{key!r}]")
+    elif _is_container(tree):
+        for position, branch in enumerate(tree):
+            yield from _leaves(branch, f"{name}[{position}]")
+    else:
+        yield name, np.atleast_1d(tree)
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    if isinstance(parts[0], Mapping):
+        return {key: _concatenated([part[key] for part in parts]) for key in parts[0]}
+    if _is_container(parts[0]):
+        return [_concatenated(list(branches)) for branches in zip(*parts, strict=True)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _has_coordinates(ranges: Any) -> bool:
+    return isinstance(ranges, Mapping) and {"chr", "start", "end"} <= set(ranges)
+
+
+def _spelling(value: object) -> str:
+    return str(value).removeprefix("chr")
