@@ -6,9 +6,8 @@ names are loaded when they are first used.
 
 import importlib
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
-
-from kipoi_deepmr import registration
 
 if TYPE_CHECKING:
     from kipoi_deepmr import meta, mr
@@ -29,7 +28,9 @@ _HOME_OF = {
 }
 _SUBMODULES = ("meta", "mr")
 
-registration.install()
+# Not every start of Python has done it: see kipoi_deepmr_plugin. A checkout that is not installed does not have it.
+with suppress(ModuleNotFoundError):
+    importlib.import_module("kipoi_deepmr_plugin").install()
 
 
 def cli_main(command: str, raw_args: list[str]) -> NoReturn:

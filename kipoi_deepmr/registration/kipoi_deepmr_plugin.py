@@ -4,10 +4,10 @@ Kipoi 0.8.6 knows its plugins from a list in its own source and loads no entry p
 front of the import system that reacts to two names only: after ``kipoi.plugin`` has run it appends the entry of
 kipoi_deepmr, after ``kipoi.__main__`` has run it maps ``kipoi postproc deepmr`` to the command.
 
-A wheel carries this file a second time, as the top-level module ``kipoi_deepmr_plugin``, which
-``kipoi_deepmr_plugin.pth`` (from Python 3.15 on ``kipoi_deepmr_plugin.start``, PEP 829) runs whenever Python starts.
-It therefore imports nothing that a bare interpreter has not loaded already. Where no ``.pth`` file is read
-(``python -S``, ``pip install --target``), ``import kipoi_deepmr`` installs the finder.
+An installation places this file at the top of site-packages, where ``kipoi_deepmr_plugin.pth`` (from Python 3.15 on
+``kipoi_deepmr_plugin.start``, PEP 829) runs it whenever Python starts. It therefore imports nothing that a bare
+interpreter has not loaded already. Where no ``.pth`` file is read (``python -S``, ``pip install --target``),
+``import kipoi_deepmr`` installs the finder.
 
 Set ``KIPOI_DEEPMR_NO_PLUGIN=1`` before Python starts to switch the registration off.
 """
