@@ -1,0 +1,30 @@
+"""A Kipoi model behind one protocol: where its sequence sits, its outputs by unique names, its torch network."""
+
+from kipoi_deepmr.model.layout import Layout, find_layout
+from kipoi_deepmr.model.loading import LoadedModel, load_model
+from kipoi_deepmr.model.network import (
+    InputBatch,
+    SequenceNetwork,
+    check_agreement,
+    lent,
+    sequence_dtype,
+    to_batch,
+)
+from kipoi_deepmr.model.targets import Selection, Target, Targets, select
+
+__all__ = [
+    "InputBatch",
+    "Layout",
+    "LoadedModel",
+    "Selection",
+    "SequenceNetwork",
+    "Target",
+    "Targets",
+    "check_agreement",
+    "find_layout",
+    "lent",
+    "load_model",
+    "select",
+    "sequence_dtype",
+    "to_batch",
+]

@@ -1,0 +1,199 @@
+"""Outputs of a model under unique names: labels may repeat, an index never does."""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kipoi_deepmr.config import Config, Task
+from kipoi_deepmr.errors import TaskError, suggestion
+
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output of the model.
+
+    Attributes
+    ----------
+    index : int
+        Column of the output, counted from 0.
+    label : str
+        The model's own label, not unique in some models; ``output_<index>`` when the model has none.
+    occurrence : int
+        Which of the outputs with this label it is, counted from 1.
+    repeated : bool
+        Whether the label occurs more than once.
+    """
+
+    index: int
+    label: str
+    occurrence: int
+    repeated: bool
+
+    @property
+    def name(self) -> str:
+        """The label, with ``#occurrence`` where the label repeats: unique within the model."""
+        return f"{self.label}#{self.occurrence}" if self.repeated else self.label
+
+
+class Targets(Sequence[Target]):
+    """All outputs of a model.
+
+    Parameters
+    ----------
+    labels
+        The model's labels, one per output column.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        counts = Counter(labels)
+        seen: Counter[str] = Counter()
+        self._targets: list[Target] = []
+        for index, label in enumerate(labels):
+            seen[label] += 1
+            self._targets.append(Target(index, label, seen[label], counts[label] > 1))
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._targets[index]
+
+    def find(self, task: Task, key: str) -> Target:
+        """Return the one output that a task names.
+
+        Parameters
+        ----------
+        task
+            A label, an index, or a label with its occurrence; no glob.
+        key
+            Where the task stands in the configuration, for errors.
+
+        Raises
+        ------
+        TaskError
+            If there is no such output, or the label occurs several times and no occurrence is given.
+        """
+        if isinstance(task.task, int):
+            if not 0 <= task.task < len(self):
+                raise TaskError(f"{key}: the model has {len(self)} outputs, 0 to {len(self) - 1}; there is no {task.task}")
+            return self._targets[task.task]
+        named = [target for target in self if task.task in (target.label, target.name)]
+        if not named:
+            labels = list(dict.fromkeys(target.label for target in self))
+            raise TaskError(
+                f"{key}: the model has no output '{task.task}'.{suggestion(task.task, labels)} "
+                f"It has {len(self)} outputs{_some(labels)}; `kipoi deepmr tasks MODEL --match` lists them"
+            )
+        if task.occurrence is not None:
+            if task.occurrence > len(named):
+                raise TaskError(f"{key}: '{task.task}' occurs {len(named)} times; there is no occurrence {task.occurrence}")
+            return named[task.occurrence - 1]
+        if len(named) > 1:
+            choices = ", ".join(f"occurrence {target.occurrence} (index {target.index})" for target in named)
+            raise TaskError(f"{key}: '{task.task}' occurs {len(named)} times: choose with `occurrence`: {choices}")
+        return named[0]
+
+    def matching(self, pattern: str) -> list[Target]:
+        """Return the outputs whose label or unique name matches a glob such as ``HepG2_*_None``."""
+        return [
+            target
+            for target in self
+            if fnmatch.fnmatchcase(target.label, pattern) or fnmatch.fnmatchcase(target.name, pattern)
+        ]
+
+    def is_glob(self, task: Task) -> bool:
+        """Tell whether a task is a glob: it has a wildcard and is not itself the label of an output."""
+        return (
+            isinstance(task.task, str)
+            and any(sign in task.task for sign in "*?[")
+            and all(task.task not in (target.label, target.name) for target in self)
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The outputs that a configuration names.
+
+    Attributes
+    ----------
+    exposures, outcomes : dict of str to Target
+        The user's names, in the order of the configuration.
+    peaks : dict of str to str
+        Path of the peaks of each exposure as written in the configuration; empty when one BED serves all.
+    notes : tuple of str
+        What a user should know of the choice.
+    """
+
+    exposures: Mapping[str, Target]
+    outcomes: Mapping[str, Target]
+    peaks: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[int]:
+        """Output columns, exposures first."""
+        return [target.index for target in (*self.exposures.values(), *self.outcomes.values())]
+
+
+def select(targets: Targets, config: Config) -> Selection:
+    """Find the outputs that the configuration names; a glob gives one exposure or outcome per match.
+
+    Raises
+    ------
+    TaskError
+        If a task is unknown or ambiguous, a glob matches nothing, or an output is both exposure and outcome.
+    """
+    outcomes = _named(targets, config.outcomes, "outcomes", set())
+    taken = {target.index: name for name, target in outcomes.items()}
+    exposures = _named(targets, config.exposures, "exposures", set(taken))
+    for name, target in exposures.items():
+        if target.index in taken:
+            raise TaskError(
+                f"exposures.{name} and outcomes.{taken[target.index]} are the same output '{target.name}': "
+                "an output has no causal effect on itself; choose two different tasks"
+            )
+    peaks = {}
+    for key, exposure in config.exposures.items():
+        for name, target in exposures.items():
+            if exposure.peaks is not None and (name == key or (targets.is_glob(exposure) and _hit(targets, exposure, target))):
+                peaks.setdefault(name, exposure.peaks.replace("{task}", target.label))
+    skipped = [
+        f"{target.name} is an outcome and was left out of the exposures that match '{exposure.task}'"
+        for exposure in config.exposures.values()
+        if targets.is_glob(exposure)
+        for target in targets.matching(str(exposure.task))
+        if target.index in taken
+    ]
+    return Selection(exposures, outcomes, peaks, tuple(skipped))
+
+
+def _hit(targets: Targets, task: Task, target: Target) -> bool:
+    return target in targets.matching(str(task.task))
+
+
+def _named(targets: Targets, tasks: Mapping[str, Task], side: str, leave_out: set[int]) -> dict[str, Target]:
+    named: dict[str, Target] = {}
+    for key, task in tasks.items():
+        if not targets.is_glob(task):
+            found = {key: targets.find(task, f"{side}.{key}.task")}
+        else:
+            matches = [target for target in targets.matching(str(task.task)) if target.index not in leave_out]
+            if not matches:
+                raise TaskError(
+                    f"{side}.{key}.task: no output of the model matches '{task.task}'"
+                    f"{_some([target.label for target in targets])}"
+                )
+            found = {target.name: target for target in matches}
+        for name, target in found.items():
+            if name in named:
+                raise TaskError(f"{side}: the name '{name}' is given twice; rename one of them")
+            named[name] = target
+    return named
+
+
+def _some(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:_LISTED])
+    return f" ({shown}{', ...' if len(labels) > _LISTED else ''})"

@@ -1,0 +1,325 @@
+"""The full engine: every mutant through the whole network, once per draw."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kipoi_deepmr.effects import Moments
+from kipoi_deepmr.errors import ModelError, PredictionError
+from kipoi_deepmr.mutagenesis.graph import Passes, capture
+from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
+from kipoi_deepmr.mutagenesis.variants import ALLELE_COUNT, Variants, all_variants, mutate
+from kipoi_deepmr.uncertainty import MCDropout
+
+logger = logging.getLogger(__name__)
+
+_AUTO_MEMORY = {"cpu": 2**26, "cuda": 2**32}
+_LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
+_PROBE = 4
+_PROBE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some sequences, to be mutated together.
+
+    Attributes
+    ----------
+    names : sequence of str
+        Coordinates of each sequence: they decide its draws.
+    codes : numpy.ndarray, shape=(sequence, length), int8
+        Reference bases, 0 to 3 for A, C, G, T; -1 where unknown.
+    sequence : torch.Tensor, shape=(sequence, ...)
+        One-hot references on the device.
+    others : tuple of torch.Tensor, sequences first
+        The model's other inputs.
+    """
+
+    names: Sequence[str]
+    codes: NDArray[np.int8]
+    sequence: Tensor
+    others: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockMoments:
+    """Moments over draws of a block, float64.
+
+    Attributes
+    ----------
+    mean, squares : numpy.ndarray, shape=(sequence, position, allele, column)
+        Mean and sum of squared deviations over draws of mutant minus reference; NaN where there is no mutant.
+    cross : numpy.ndarray, shape=(sequence, position, allele, exposure, outcome)
+        Sums of cross products of deviations.
+    reference_mean, reference_squares : numpy.ndarray, shape=(sequence, column)
+        The same of the reference predictions.
+    draws : int
+        Number of draws.
+    """
+
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    cross: NDArray[np.float64]
+    reference_mean: NDArray[np.float64]
+    reference_squares: NDArray[np.float64]
+    draws: int
+
+
+@dataclass
+class FullEngine:
+    """Saturation mutagenesis under MC-dropout by running every mutant through the whole network.
+
+    Parameters
+    ----------
+    network
+        The network in eval mode on the device, called as ``network(sequence, *others)``. Its `layout` has
+        `alphabet_axis` and `position_axis` (counted without the batch axis) and `allele_rows` (index along the alphabet
+        axis of A, C, G and T); `model.SequenceNetwork` is such a network.
+    draws
+        Source of the masks.
+    count
+        Number of draws.
+    columns
+        Outputs to follow, exposures first.
+    exposures
+        How many of them are exposures.
+    scale
+        Scale of the effects.
+    batch_size
+        Mutants in a batch. Default: as many as `memory` allows.
+    memory
+        Bound in bytes on the activations of a batch. Default: 64 MiB on a CPU, where smaller batches are as fast,
+        4 GiB on a GPU.
+    """
+
+    network: torch.nn.Module
+    draws: MCDropout
+    count: int
+    columns: Sequence[int]
+    exposures: int
+    scale: Scale = "identity"
+    batch_size: int | None = None
+    memory: int | None = None
+    _passes: dict[int, Passes] = field(default_factory=dict, init=False)
+    _mix_sequences: bool | None = field(default=None, init=False)
+
+    name = "full"
+
+    def prepare(self, block: Block) -> Passes:
+        """Capture the network on a small batch, choose the batch size, and try whether sequences can share a batch.
+
+        Returns
+        -------
+        Passes
+            The captured network.
+        """
+        passes = self._pass_of(_PROBE, block)
+        if self.batch_size is None:
+            kind = block.sequence.device.type
+            memory = self.memory or _AUTO_MEMORY.get(kind, _AUTO_MEMORY["cuda"])
+            self.batch_size = int(np.clip(memory // max(passes.bytes_per_row, 1), 1, _LARGEST_BATCH.get(kind, 2**14)))
+        if self._mix_sequences is None:
+            self._mix_sequences = self._rows_keep_their_masks(block, passes)
+            if not self._mix_sequences:
+                logger.info("the network mixes the rows of a batch: a batch holds the mutants of one sequence only")
+        return passes
+
+    def run(
+        self, block: Block, positions: range, progress: Callable[[int], None] = lambda mutants: None
+    ) -> BlockMoments:
+        """Mutate every position of a block's window to every other base.
+
+        Parameters
+        ----------
+        block
+            The sequences.
+        positions
+            Window of positions.
+        progress
+            Called with the number of mutants done since the last call.
+
+        Returns
+        -------
+        BlockMoments
+
+        Raises
+        ------
+        PredictionError
+            If a prediction is NaN or infinite, or outside the domain of the scale.
+        ModelError
+            If not even one mutant fits into memory.
+        """
+        self.prepare(block)
+        with torch.inference_mode():
+            references, reference = self._references_within_memory(block)
+            variants = all_variants(block.codes, positions, block.sequence.device)
+            grid = _Grid(len(block.codes), positions, len(self.columns), self.exposures)
+            for chunk, moments in self._chunks(block, variants, references, progress):
+                grid.put(chunk, moments)
+        return BlockMoments(
+            *grid.arrays(), _numpy(reference.mean), _numpy(reference.squares), self.count
+        )
+
+    def _references_within_memory(self, block: Block) -> tuple[Tensor, Moments]:
+        while True:
+            size = min(self.batch_size or 1, len(block.names))
+            try:
+                return self._references(block)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve_batch(error, size)
+
+    def _references(self, block: Block) -> tuple[Tensor, Moments]:
+        """Predict the references: per draw, shape (draws, sequence, column), and their moments."""
+        moments, predictions = Moments(self.exposures), []
+        for draw in range(self.count):
+            parts = []
+            for start, stop in self._spans(len(block.names)):
+                rows = torch.arange(start, stop, device=block.sequence.device)
+                passes = self._pass_of(len(rows), block)
+                saved = passes.before(block.sequence[rows], [other[rows] for other in block.others])
+                masks = self.draws.masks([block.names[row] for row in range(start, stop)], draw)
+                parts.append(passes.after(saved, masks.rows(rows - start if stop - start > 1 else None)))
+            predictions.append(transform(torch.cat(parts).to(_accumulator(block)), self.scale))
+            moments.add(predictions[-1])
+        stacked = torch.stack(predictions)
+        if not bool(torch.isfinite(stacked).all()):
+            draw, row, column = (int(i) for i in (~torch.isfinite(stacked)).nonzero()[0])
+            raise PredictionError(
+                f"reference {block.names[row]}, output {self.columns[column]}, draw {draw}: {self._unusable()}"
+            )
+        return stacked, moments
+
+    def _chunks(
+        self, block: Block, variants: Variants, references: Tensor, progress: Callable[[int], None]
+    ) -> Iterator[tuple[Variants, Moments]]:
+        start = 0
+        while start < len(variants):
+            size = min(self.batch_size or 1, len(variants) - start)
+            if not self._mix_sequences:
+                size = min(size, int((variants.sequence[start:] == variants.sequence[start]).sum()))
+            chunk = variants.rows(start, start + size)
+            try:
+                moments = self._moments(block, chunk, references)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve_batch(error, size)
+                continue
+            self._check(block, chunk, moments)
+            yield chunk, moments
+            progress(size)
+            start += size
+
+    def _moments(self, block: Block, chunk: Variants, references: Tensor) -> Moments:
+        layout = self.network.layout
+        allele_rows = torch.as_tensor(layout.allele_rows, device=block.sequence.device)
+        padded = chunk.rows(0, _padded(len(chunk), self.batch_size or 1))
+        passes = self._pass_of(len(padded), block)
+        mutants = mutate(block.sequence, padded, layout.alphabet_axis, layout.position_axis, allele_rows)
+        saved = passes.before(mutants, [other[padded.sequence] for other in block.others])
+        first, last = int(chunk.sequence[0]), int(chunk.sequence[-1])
+        row_of = padded.sequence - first if last > first else None
+        names = block.names[first : last + 1]
+        moments = Moments(self.exposures)
+        for draw in range(self.count):
+            predicted = passes.after(saved, self.draws.masks(names, draw).rows(row_of))[: len(chunk)]
+            scaled = transform(predicted.to(references.dtype), self.scale)
+            moments.add(scaled - references[draw, chunk.sequence])
+        return moments
+
+    def _check(self, block: Block, chunk: Variants, moments: Moments) -> None:
+        finite = torch.isfinite(moments.mean)
+        if not bool(finite.all()):
+            row, column = (int(index) for index in (~finite).nonzero()[0])
+            where = f"{block.names[int(chunk.sequence[row])]}, position {int(chunk.position[row])}"
+            raise PredictionError(
+                f"{where} mutated to {'ACGT'[int(chunk.allele[row])]}, output {self.columns[column]}: {self._unusable()}"
+            )
+
+    def _unusable(self) -> str:
+        hint = "" if self.scale == "identity" else "; effects.scale: identity takes any number"
+        return f"the model's prediction is not usable: effects.scale {self.scale} needs {DOMAINS[self.scale]}{hint}"
+
+    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+        if not is_out_of_memory(error):
+            raise error
+        if size <= 1:
+            raise ModelError("not even one mutant fits into memory: use a machine or GPU with more memory") from error
+        self.batch_size = max(1, size // 2)
+        self._passes.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("out of memory with %d mutants in a batch: going on with %d", size, self.batch_size)
+
+    def _pass_of(self, rows: int, block: Block) -> Passes:
+        if rows not in self._passes:
+            with torch.inference_mode(False), torch.no_grad():
+                index = torch.zeros(rows, dtype=torch.int64, device=block.sequence.device)
+                masks = self.draws.masks(block.names[:1], 0).rows(None)
+                others = [other[index].clone() for other in block.others]
+                self._passes[rows] = capture(self.network, self.columns, block.sequence[index].clone(), others, masks)
+        return self._passes[rows]
+
+    def _rows_keep_their_masks(self, block: Block, passes: Passes) -> bool:
+        """Try whether a batch of two sequences gives each the prediction that it has alone."""
+        names = [block.names[0], block.names[0] + " (another)"]
+        row_of = torch.tensor([0, 1, 1, 0], device=block.sequence.device)[:_PROBE]
+        with torch.inference_mode():
+            saved = passes.before(*self._first(block))
+            mixed = passes.after(saved, self.draws.masks(names, 0).rows(row_of))
+            alone = [passes.after(saved, self.draws.masks([name], 0).rows(None)) for name in names]
+        expected = torch.stack([alone[int(row)][index] for index, row in enumerate(row_of)])
+        tolerance = _PROBE_TOLERANCE * float(expected.abs().max())
+        return bool(torch.allclose(mixed, expected, rtol=0, atol=max(tolerance, 1e-12)))
+
+    def _first(self, block: Block) -> tuple[Tensor, list[Tensor]]:
+        index = torch.zeros(_PROBE, dtype=torch.int64, device=block.sequence.device)
+        return block.sequence[index], [other[index] for other in block.others]
+
+    def _spans(self, rows: int) -> Iterator[tuple[int, int]]:
+        size = (self.batch_size or 1) if self._mix_sequences else 1
+        for start in range(0, rows, size):
+            yield start, min(start + size, rows)
+
+
+class _Grid:
+    """Collects the moments of variants on (sequence, position, allele), NaN where there is no mutant."""
+
+    def __init__(self, sequences: int, positions: range, columns: int, exposures: int) -> None:
+        shape = (sequences, len(positions), ALLELE_COUNT)
+        self._start = positions.start
+        self._mean = np.full((*shape, columns), np.nan)
+        self._squares = np.full((*shape, columns), np.nan)
+        self._cross = np.full((*shape, exposures, columns - exposures), np.nan)
+
+    def put(self, chunk: Variants, moments: Moments) -> None:
+        where = (_numpy(chunk.sequence), _numpy(chunk.position) - self._start, _numpy(chunk.allele))
+        self._mean[where] = _numpy(moments.mean)
+        self._squares[where] = _numpy(moments.squares)
+        self._cross[where] = _numpy(moments.cross)
+
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        return self._mean, self._squares, self._cross
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch ran out of memory, on a GPU or on the CPU (where it raises a plain RuntimeError)."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate" in str(error)
+
+
+def _padded(rows: int, batch_size: int) -> int:
+    """Round a batch up so that few batch sizes, each with a graph of its own, occur."""
+    step = max(1, batch_size // 8)
+    return min(-(-rows // step) * step, batch_size) if rows < batch_size else rows
+
+
+def _accumulator(block: Block) -> torch.dtype:
+    return torch.float32 if block.sequence.device.type == "mps" else torch.float64
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = tensor.cpu().numpy()
+    return array

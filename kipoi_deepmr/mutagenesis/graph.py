@@ -1,0 +1,207 @@
+"""A network as two ATen graphs: what no dropout reaches, computed once for all draws, and the rest, once per draw."""
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-5
+Saved = tuple[Tensor, ...]
+
+
+class Passes(Protocol):
+    """A forward pass in two parts."""
+
+    shared_layers: int
+    bytes_per_row: int
+
+    def before(self, sequence: Tensor, others: Sequence[Tensor]) -> Saved:
+        """Compute what all draws share."""
+
+    def after(self, saved: Saved, masks: Sequence[Mask]) -> Tensor:
+        """Finish the pass for one draw; shape (batch, selected outputs)."""
+
+
+class WholePasses:
+    """The network as it is, once per draw: for networks whose graph cannot be captured."""
+
+    shared_layers = 0
+
+    def __init__(self, network: nn.Module, columns: Sequence[int], bytes_per_row: int) -> None:
+        self._network = network
+        self._columns = list(columns)
+        self.bytes_per_row = bytes_per_row
+
+    def before(self, sequence: Tensor, others: Sequence[Tensor]) -> Saved:
+        """Keep the inputs."""
+        return (sequence, *others)
+
+    def after(self, saved: Saved, masks: Sequence[Mask]) -> Tensor:
+        """Run the network on a copy of the inputs, which it may change in place."""
+        inputs = [tensor.clone() for tensor in saved]
+        return ThinnedNetwork(self._network, masks)(*inputs)[:, self._columns]
+
+
+class CapturedPasses:
+    """Two graphs made from one forward pass with concrete shapes.
+
+    Parameters
+    ----------
+    network
+        Called as ``network(sequence, *others)`` in eval mode.
+    columns
+        Outputs to keep.
+    sequence, others
+        Inputs of the batch size for which the graphs hold.
+    masks
+        Masks of any draw, one per dropout.
+    """
+
+    def __init__(
+        self, network: nn.Module, columns: Sequence[int], sequence: Tensor, others: Sequence[Tensor], masks: Sequence[Mask]
+    ) -> None:
+        inputs = (sequence, *others)
+        selected = list(columns)
+        with_offset = [mask.offset is not None for mask in masks]
+
+        def forward(*tensors: Tensor) -> Tensor:
+            parts = iter(tensors[len(inputs) :])
+            own = [Mask(next(parts), next(parts) if offset else None) for offset in with_offset]
+            return ThinnedNetwork(network, own)(*tensors[: len(inputs)])[:, selected]
+
+        with torch.no_grad():
+            whole = make_fx(functionalize(forward, remove="mutations"))(*inputs, *_tensors(masks))
+        whole.graph.eliminate_dead_code()
+        self._before, self._after, self.shared_layers = _split(whole, len(inputs))
+        rows = len(sequence)
+        self.bytes_per_row = (_peak_bytes(self._before) + _peak_bytes(self._after)) // rows
+
+    def before(self, sequence: Tensor, others: Sequence[Tensor]) -> Saved:
+        """Compute what all draws share."""
+        saved = self._before(sequence, *others)
+        return tuple(saved)
+
+    def after(self, saved: Saved, masks: Sequence[Mask]) -> Tensor:
+        """Finish the pass for one draw."""
+        output: Tensor = self._after(*saved, *_tensors(masks))
+        return output
+
+
+def capture(
+    network: nn.Module, columns: Sequence[int], sequence: Tensor, others: Sequence[Tensor], masks: Sequence[Mask]
+) -> Passes:
+    """Capture a network, or fall back to running it whole for each draw.
+
+    Parameters
+    ----------
+    network, columns, sequence, others, masks
+        As `CapturedPasses`.
+
+    Returns
+    -------
+    Passes
+        `CapturedPasses` when the graph can be captured and gives what the network gives, else `WholePasses`.
+    """
+    expected = ThinnedNetwork(network, masks)(sequence.clone(), *others)[:, list(columns)]
+    whole = WholePasses(network, columns, _parameter_free_bytes(sequence))
+    try:
+        captured = CapturedPasses(network, columns, sequence, others, masks)
+        given = captured.after(captured.before(sequence, others), masks)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  any failure to trace means the same: run the network as it is
+        logger.warning("the network's graph cannot be captured (%s): every draw runs all layers", _first_line(error))
+        return whole
+    if not torch.allclose(given, expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
+        logger.warning("the captured graph differs from the network: every draw runs all layers")
+        return whole
+    return captured
+
+
+def _tensors(masks: Sequence[Mask]) -> list[Tensor]:
+    return [tensor for mask in masks for tensor in (mask.factor, mask.offset) if tensor is not None]
+
+
+def _split(whole: fx.GraphModule, inputs: int) -> tuple[fx.GraphModule, fx.GraphModule, int]:
+    nodes = list(whole.graph.nodes)
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    drawn = set(placeholders[inputs:])
+    for node in nodes:
+        if any(source in drawn for source in node.all_input_nodes):
+            drawn.add(node)
+    constant = {node for node in nodes if node.op == "get_attr"}
+    saved = [
+        node
+        for node in nodes
+        if node not in drawn
+        and node not in constant
+        and any(user in drawn or user.op == "output" for user in node.users)
+    ]
+    first, second = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node not in drawn and node.op != "output":
+            copies[node] = first.node_copy(node, copies.__getitem__)
+    first.output(tuple(copies[node] for node in saved))
+    first.eliminate_dead_code()
+    copies = {node: second.placeholder(f"saved_{index}") for index, node in enumerate(saved)}
+    for node, copy in copies.items():
+        copy.meta = node.meta
+    for node in nodes:
+        if node in drawn or node in constant or node.op == "output":
+            copies[node] = second.node_copy(node, copies.__getitem__)
+    second.eliminate_dead_code()
+    layers = sum(node.op == "call_function" for node in first.nodes)
+    return fx.GraphModule(whole, first), fx.GraphModule(whole, second), layers
+
+
+def _peak_bytes(module: fx.GraphModule) -> int:
+    """Return the largest number of bytes that live at once in a graph's activations."""
+    nodes = list(module.graph.nodes)
+    last_use = {source: index for index, node in enumerate(nodes) for source in node.all_input_nodes}
+    live = peak = 0
+    for index, node in enumerate(nodes):
+        if node.op in ("placeholder", "call_function"):
+            live += _bytes(node)
+            peak = max(peak, live)
+        live -= sum(_bytes(source) for source in node.all_input_nodes if last_use[source] == index and source.op != "get_attr")
+    return peak
+
+
+def _bytes(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    if node.target in _VIEWS:
+        return 0
+    return sum(tensor.numel() * tensor.element_size() for tensor in values if isinstance(tensor, Tensor))
+
+
+_VIEWS = {
+    torch.ops.aten.view.default,
+    torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.squeeze.dim,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.transpose.int,
+    torch.ops.aten.t.default,
+    torch.ops.aten.slice.Tensor,
+    torch.ops.aten.alias.default,
+    torch.ops.aten.expand.default,
+}
+
+
+def _parameter_free_bytes(sequence: Tensor) -> int:
+    """Guess the bytes of activations per row of a network whose graph is unknown: 64 channels, four at once."""
+    return 64 * sequence[0].numel() * sequence.element_size()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"

@@ -1,0 +1,339 @@
+"""Draws of MC-dropout: a draw is a thinned network, its masks broadcast over the batch and fixed by a counter."""
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kipoi_deepmr.errors import DropoutError, ModelError
+
+Kind = Literal["elementwise", "feature", "alpha", "feature_alpha"]
+
+_FUNCTIONS: dict[Callable[..., Any], Kind] = {
+    F.dropout: "elementwise",
+    torch.dropout: "elementwise",
+    torch.dropout_: "elementwise",
+    F.dropout1d: "feature",
+    F.dropout2d: "feature",
+    F.dropout3d: "feature",
+    torch.feature_dropout: "feature",
+    torch.feature_dropout_: "feature",
+    F.alpha_dropout: "alpha",
+    torch.alpha_dropout: "alpha",
+    torch.alpha_dropout_: "alpha",
+    F.feature_alpha_dropout: "feature_alpha",
+    torch.feature_alpha_dropout: "feature_alpha",
+    torch.feature_alpha_dropout_: "feature_alpha",
+}
+_DROPOUT_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_SELU_SATURATION = -1.7580993408473766  # -scale * alpha of SELU (Klambauer 2017), where alpha dropout sends a unit
+
+
+@dataclass(frozen=True)
+class DropoutSite:
+    """One call of dropout in the network's forward pass.
+
+    Attributes
+    ----------
+    kind : str
+        ``elementwise``, ``feature`` (whole channels), ``alpha`` or ``feature_alpha``.
+    p : float
+        Probability to drop.
+    shape : tuple of int
+        Shape of the mask: that of the dropout's input with length 1 on the batch axis.
+    batch_axis : int
+        Axis that grows with the batch.
+    stack : int
+        Rows of that axis per sequence, such as 2 where the reverse complement is stacked on the batch.
+    """
+
+    kind: Kind
+    p: float
+    shape: tuple[int, ...]
+    batch_axis: int
+    stack: int
+
+    def describe(self) -> str:
+        """Say the site in words."""
+        stacked = f", stacked {self.stack} times on the batch" if self.stack > 1 else ""
+        return f"{self.kind} dropout p={self.p:g} of {self.shape}{stacked}"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What dropout does to an activation x: ``x * factor + offset`` (offset only for alpha dropout)."""
+
+    factor: Tensor
+    offset: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the mask."""
+        dropped = x * self.factor
+        return dropped if self.offset is None else dropped + self.offset
+
+
+class DropoutMode(TorchFunctionMode):
+    """Runs every dropout of a forward pass, in eval mode as in training, through one function.
+
+    Parameters
+    ----------
+    apply
+        Called as ``apply(index, x, kind, p)`` at the index-th dropout of the pass, returns its output.
+    """
+
+    def __init__(self, apply: Callable[[int, Tensor, Kind, float], Tensor]) -> None:
+        super().__init__()
+        self._apply = apply
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        """Start counting dropouts from 0."""
+        self._count = 0
+        super().__enter__()
+        return self
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace calls of dropout; let everything else pass."""
+        kwargs = kwargs or {}
+        kind = _FUNCTIONS.get(func) if isinstance(func, Hashable) else None
+        if kind is None:
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
+        if p == 0.0:
+            return x
+        index = self._count
+        self._count += 1
+        return self._apply(index, x, kind, p)
+
+
+def find_dropouts(
+    network: Callable[..., Tensor], sequence: Tensor, others: Sequence[Tensor] = ()
+) -> tuple[DropoutSite, ...]:
+    """Find the dropouts that run in a network's forward pass, in the order in which they run.
+
+    Parameters
+    ----------
+    network
+        Called as ``network(sequence, *others)`` in eval mode.
+    sequence : torch.Tensor, shape=(1, ...)
+        Input for one sequence.
+    others : sequence of torch.Tensor, shape=(1, ...)
+        Further inputs.
+
+    Returns
+    -------
+    tuple of DropoutSite
+        Empty when no dropout runs. ``p=0`` is no dropout.
+
+    Raises
+    ------
+    ModelError
+        If a dropout's input does not grow with the batch along exactly one axis.
+    """
+    shapes = []
+    for batch in (2, 3):
+        seen: list[tuple[Kind, float, tuple[int, ...]]] = []
+
+        def record(index: int, x: Tensor, kind: Kind, p: float, seen: list[Any] = seen) -> Tensor:
+            seen.append((kind, p, tuple(x.shape)))
+            return x
+
+        repeated = [tensor.expand(batch, *tensor.shape[1:]).clone() for tensor in (sequence, *others)]
+        with torch.inference_mode(), DropoutMode(record):
+            network(*repeated)
+        shapes.append(seen)
+    if len(shapes[0]) != len(shapes[1]):
+        raise ModelError("the network runs another number of dropouts for another batch size: draws cannot be defined")
+    return tuple(_site(index, *pair) for index, pair in enumerate(zip(*shapes, strict=True)))
+
+
+def _site(index: int, two: tuple[Kind, float, tuple[int, ...]], three: tuple[Kind, float, tuple[int, ...]]) -> DropoutSite:
+    kind, p, shape = two
+    axes = [axis for axis, sizes in enumerate(zip(shape, three[2], strict=False)) if sizes[0] != sizes[1]]
+    if len(axes) != 1 or len(shape) != len(three[2]) or shape[axes[0]] % 2:
+        raise ModelError(
+            f"dropout {index + 1} of the network ({kind}, p={p:g}) acts on {shape} for 2 sequences and {three[2]} for 3: "
+            "its mask cannot be shared by a batch, which needs exactly one axis that grows with the batch"
+        )
+    mask = list(shape)
+    mask[axes[0]] = 1
+    if kind in ("feature", "feature_alpha"):
+        mask[2:] = [1] * len(mask[2:])
+    return DropoutSite(kind, p, tuple(mask), axes[0], shape[axes[0]] // 2)
+
+
+def explain_no_dropout(module: nn.Module) -> DropoutError:
+    """Return the error for a network in which no dropout runs, naming what was looked for."""
+    idle = [name or "(the network itself)" for name, part in module.named_modules() if isinstance(part, _DROPOUT_MODULES)]
+    recurrent = [n for n, part in module.named_modules() if isinstance(part, nn.RNNBase) and part.dropout > 0]
+    if idle:
+        found = f"It has dropout modules ({', '.join(idle)}), but with p=0 or never called in eval mode."
+    elif recurrent:
+        found = f"The dropout between the layers of {', '.join(recurrent)} runs inside one torch call and cannot be fixed."
+    else:
+        found = "It has none."
+    return DropoutError(
+        "uncertainty.method is mc_dropout, but no dropout runs in the model's forward pass (looked for nn.Dropout, "
+        f"Dropout1d/2d/3d, AlphaDropout and the functions of torch.nn.functional). {found} "
+        "Choose a model with dropout, or give the model a dropout layer in the place where it was trained with one"
+    )
+
+
+class MCDropout:
+    """Thinned networks: the same draw of a sequence has the same masks on any device, in any batch and any order.
+
+    Parameters
+    ----------
+    sites
+        The network's dropouts, from `find_dropouts`.
+    seed
+        Seed of the run.
+    device
+        Where the masks are used.
+    dtype
+        Type of the activations.
+    shared
+        Whether all sequences share the same thinned networks.
+
+    Notes
+    -----
+    The bits of a mask come from a Philox generator keyed by BLAKE2b(seed, sequence, draw, index of the dropout)
+    (Salmon 2011), so that nothing else decides them. MC-dropout as an approximate posterior: Gal & Ghahramani (2016).
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[DropoutSite],
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        shared: bool = False,
+    ) -> None:
+        self.sites = tuple(sites)
+        self.device = device
+        self._seed = seed
+        self._dtype = dtype
+        self._shared = shared
+
+    def keep(self, sequence: str, draw: int, site: int) -> np.ndarray:
+        """Return which units a draw keeps.
+
+        Parameters
+        ----------
+        sequence
+            Coordinates of the sequence, such as ``chr8:1000-2000(+)``.
+        draw
+            Number of the draw, from 0.
+        site
+            Index of the dropout.
+
+        Returns
+        -------
+        numpy.ndarray, shape=sites[site].shape, bool
+        """
+        words = ("shared" if self._shared else sequence, str(draw), str(site))
+        key = hashlib.blake2b("\0".join((str(self._seed), *words)).encode(), digest_size=16).digest()
+        generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
+        return generator.random(self.sites[site].shape, dtype=np.float32) >= self.sites[site].p
+
+    def masks(self, sequences: Sequence[str], draw: int) -> "DrawMasks":
+        """Return the masks of one draw for some sequences, on the device."""
+        if self._shared:
+            sequences = sequences[:1]
+        stacked = []
+        for index, site in enumerate(self.sites):
+            kept = [self.keep(sequence, draw, index) for sequence in sequences]
+            stacked.append(torch.from_numpy(np.concatenate(kept, axis=site.batch_axis)).to(self.device))
+        return DrawMasks(self, stacked, len(sequences))
+
+    def mask(self, site: DropoutSite, kept: Tensor) -> Mask:
+        """Turn kept units into what dropout does to an activation."""
+        if site.p >= 1.0:
+            return Mask(torch.zeros_like(kept, dtype=self._dtype), None)
+        if site.kind in ("elementwise", "feature"):
+            return Mask(kept.to(self._dtype) / (1.0 - site.p), None)
+        # Klambauer 2017: dropped units go to the saturation value; scale and shift restore mean and variance.
+        scale = ((1.0 - site.p) * (1.0 + site.p * _SELU_SATURATION**2)) ** -0.5
+        shift = -scale * _SELU_SATURATION * site.p
+        units = kept.to(self._dtype)
+        return Mask(units * scale, (1.0 - units) * (scale * _SELU_SATURATION) + shift)
+
+
+class DrawMasks:
+    """The kept units of one draw for some sequences; `rows` gives the masks of a batch.
+
+    Parameters
+    ----------
+    draws
+        What made them.
+    kept
+        Per dropout a bool tensor with the sequences on its batch axis.
+    sequences
+        Number of sequences.
+    """
+
+    def __init__(self, draws: MCDropout, kept: Sequence[Tensor], sequences: int) -> None:
+        self._draws = draws
+        self._kept = kept
+        self._sequences = sequences
+
+    def rows(self, sequence_of_row: Tensor | None) -> list[Mask]:
+        """Return the masks of a batch whose rows belong to several sequences.
+
+        Parameters
+        ----------
+        sequence_of_row : torch.Tensor or None, shape=(batch,), int64
+            Which of the sequences each row belongs to; None when all belong to the same one: the masks then have
+            length 1 on the batch axis.
+        """
+        masks = []
+        for site, kept in zip(self._draws.sites, self._kept, strict=True):
+            if self._sequences > 1:
+                if sequence_of_row is None:
+                    raise ValueError(f"masks of {self._sequences} sequences need the sequence of each row")
+                kept = kept.index_select(site.batch_axis, sequence_of_row.repeat(site.stack))
+            masks.append(self._draws.mask(site, kept))
+        return masks
+
+
+class ThinnedNetwork:
+    """A network run with fixed masks, in eval mode otherwise; the network itself is not changed.
+
+    Parameters
+    ----------
+    network
+        Called as ``network(*inputs)``.
+    masks
+        One mask per dropout of the forward pass.
+    """
+
+    def __init__(self, network: Callable[..., Tensor], masks: Sequence[Mask]) -> None:
+        self._network = network
+        self._mode = DropoutMode(lambda index, x, kind, p: masks[index](x))
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Predict with the masks."""
+        with self._mode:
+            return self._network(*inputs)
+
+
+__all__ = [
+    "DrawMasks",
+    "DropoutMode",
+    "DropoutSite",
+    "MCDropout",
+    "Mask",
+    "ThinnedNetwork",
+    "explain_no_dropout",
+    "find_dropouts",
+]
