@@ -130,6 +130,22 @@ def test_names_without_chr_against_the_will_of_the_user(tmp_path: Path) -> None:
         WindowInputs(SeqIntervalDl, args, make_windows([5], chrom="1")).load([0])
 
 
+def test_names_with_and_without_chr(tmp_path: Path) -> None:
+    fasta = tmp_path / "genome.fa"
+    fasta.write_text(f">KI270711.1\n{'ACGT' * 9}\n>chr1\n{'GATTACA' * 9}\n")
+    one, other = make_windows([5], chrom="KI270711.1"), make_windows([7])
+    both = Windows(
+        *(np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("chrom", "start", "end", "strand")),
+        np.ones((1, 2), np.bool_),
+        ("A",),
+        (),
+    )
+    inputs = WindowInputs(SeqIntervalDl, {"fasta_file": fasta}, both)
+    with Genome(fasta) as genome:
+        for rows in ([0, 1], [1, 0], [0], [1]):
+            assert np.array_equal(inputs.load(rows), one_hot(genome, both.subset(rows)))
+
+
 @pytest.mark.parametrize("length", [11, 12])
 def test_default_length_does_not_resize(fasta: Path, length: int) -> None:
     dataloader = override_default_kwargs(SeqIntervalDl, {"auto_resize_len": 1000})
@@ -372,6 +388,12 @@ class Resizing(Samples):
         return sample(chrom, start - 1, end + 1)
 
 
+class Vague(Samples):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        chrom, start, _ = self.rows[index]
+        return {**sample(chrom, start, start + LENGTH), "metadata": {"ranges": GenomicRanges(chrom, "?", "?", "x")}}
+
+
 class Silent(Samples):
     def __init__(self, intervals_file: str) -> None:
         self.rows = []
@@ -417,6 +439,10 @@ class Uneven(BatchIterator):  # type: ignore[misc]
 def test_wrong_windows_are_noticed(dataloader: type, message: str) -> None:
     with pytest.raises(SequenceError, match=rf"The dataloader {dataloader.__name__}\(\) {message}"):
         WindowInputs(dataloader, {}, make_windows([50, 5])).load([0, 1])
+
+
+def test_ranges_that_are_no_coordinates_are_not_compared() -> None:
+    assert WindowInputs(Vague, {}, make_windows([50, 5])).load([0, 1])["one"][:, 0, 0].tolist() == [50, 5]
 
 
 def test_temporary_files_are_removed(fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

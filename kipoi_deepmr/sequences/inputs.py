@@ -153,13 +153,16 @@ class WindowInputs:
     def _check_ranges(self, metadata: list[Any], windows: Windows) -> None:
         if not all(isinstance(part, Mapping) and _has_coordinates(part.get("ranges")) for part in metadata):
             return
-        ranges = _concatenated([{key: part["ranges"][key] for key in ("chr", "start", "end")} for part in metadata])
-        expected = {"chr": windows.chrom, "start": windows.start, "end": windows.end}
-        if any(len(ranges[key]) != len(windows) for key in expected):
-            raise self._error(f"returned {len(ranges['start'])} ranges for {len(windows)} windows")
-        same = np.ones(len(windows), np.bool_)
-        for key, values in expected.items():
-            same &= [_spelling(one) == _spelling(other) for one, other in zip(ranges[key], values, strict=True)]
+        try:
+            ranges = _concatenated([{key: part["ranges"][key] for key in ("chr", "start", "end")} for part in metadata])
+            start, end = (ranges[key].astype(np.int64) for key in ("start", "end"))
+        except (TypeError, ValueError):
+            return
+        chrom = [str(name).removeprefix("chr") for name in ranges["chr"]]
+        if not len(chrom) == len(start) == len(end) == len(windows):
+            raise self._error(f"returned {len(start)} ranges for {len(windows)} windows")
+        same = (start == windows.start) & (end == windows.end)
+        same &= [one == str(other).removeprefix("chr") for one, other in zip(chrom, windows.chrom, strict=True)]
         if not same.all():
             row = int(np.flatnonzero(~same)[0])
             returned = f"{ranges['chr'][row]}:{ranges['start'][row]}-{ranges['end'][row]}"
@@ -272,7 +275,3 @@ def _concatenated(parts: list[Any]) -> Any:
 
 def _has_coordinates(ranges: Any) -> bool:
     return isinstance(ranges, Mapping) and {"chr", "start", "end"} <= set(ranges)
-
-
-def _spelling(value: object) -> str:
-    return str(value).removeprefix("chr")
