@@ -128,9 +128,10 @@ def test_a_switch_of_zero_leaves_the_registration_on(python: Interpreter) -> Non
 
 def test_the_entry_survives_a_reload_and_stays_single(python: Interpreter) -> None:
     code = f"""
-        import importlib, kipoi.plugin, kipoi_deepmr, kipoi_deepmr_plugin
+        import importlib, sys, kipoi.plugin, kipoi_deepmr, kipoi_deepmr_plugin
         kipoi_deepmr_plugin.install()
         importlib.reload(kipoi_deepmr)
+        assert [type(finder).__name__ for finder in sys.meta_path].count("PluginFinder") == 1
         {ENTRIES}
         for _ in range(2):
             importlib.reload(kipoi.plugin)
