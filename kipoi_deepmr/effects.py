@@ -1,6 +1,6 @@
 """Effects of mutations: one-pass moments over draws, and what a standard error means."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -67,6 +67,12 @@ class Effects:
     outcome_effect: FloatArray
     outcome_se: FloatArray
     error_covariance: FloatArray
+
+    def reshaped(self, shape: tuple[int, ...]) -> "Effects":
+        """Return the same effects with the variants' axis unfolded to `shape`, such as (sequence, position, allele)."""
+        return Effects(
+            *(getattr(self, f.name).reshape(*getattr(self, f.name).shape[:-1], *shape) for f in fields(self))
+        )
 
 
 def estimate(

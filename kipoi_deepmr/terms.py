@@ -1,4 +1,7 @@
-"""Names of dimensions, coordinates and alleles, as users see them in the store."""
+"""Names of dimensions, coordinates and variables, as users see them in the store, and what they mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 EXPOSURE = "exposure"
 OUTCOME = "outcome"
@@ -9,3 +12,136 @@ METHOD = "method"
 
 ALLELES = ("A", "C", "G", "T")
 UNKNOWN_BASE = "N"
+
+LOCAL_DIMS = (EXPOSURE, OUTCOME, SEQUENCE)
+GLOBAL_DIMS = (EXPOSURE, OUTCOME)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A variable of the store.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Its dimensions.
+    long_name : str
+        What it is.
+    units : str
+        ``exposure`` and ``outcome`` stand for the scale of the effects, ``ratio`` for outcome per exposure.
+    """
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str = "1"
+
+
+_VARIANT = (SEQUENCE, POSITION, ALLELE)
+_LOCAL_METHOD = (*LOCAL_DIMS, METHOD)
+_GLOBAL_METHOD = (*GLOBAL_DIMS, METHOD)
+
+EFFECTS: Mapping[str, Term] = {
+    "exposure_effect": Term((EXPOSURE, *_VARIANT), "mean over draws of mutant minus reference, exposure", "exposure"),
+    "exposure_se": Term((EXPOSURE, *_VARIANT), "standard error of exposure_effect", "exposure"),
+    "outcome_effect": Term((OUTCOME, *_VARIANT), "mean over draws of mutant minus reference, outcome", "outcome"),
+    "outcome_se": Term((OUTCOME, *_VARIANT), "standard error of outcome_effect", "outcome"),
+    "error_covariance": Term(
+        (EXPOSURE, OUTCOME, *_VARIANT), "covariance of the errors of exposure_effect and outcome_effect", "product"
+    ),
+    "exposure_reference": Term(
+        (EXPOSURE, SEQUENCE), "mean prediction of the reference over draws, exposure", "exposure"
+    ),
+    "exposure_reference_sd": Term(
+        (EXPOSURE, SEQUENCE), "SD over draws of the reference prediction, exposure", "exposure"
+    ),
+    "outcome_reference": Term((OUTCOME, SEQUENCE), "mean prediction of the reference over draws, outcome", "outcome"),
+    "outcome_reference_sd": Term((OUTCOME, SEQUENCE), "SD over draws of the reference prediction, outcome", "outcome"),
+}
+
+COORDS: Mapping[str, Term] = {
+    "chrom": Term((SEQUENCE,), "contig", ""),
+    "start": Term((SEQUENCE,), "start of the window, 0-based", "bp"),
+    "end": Term((SEQUENCE,), "end of the window, exclusive", "bp"),
+    "strand": Term((SEQUENCE,), "strand on which the model reads the window", ""),
+    "reference_allele": Term((SEQUENCE, POSITION), "base of the reference on that strand", ""),
+    "bound": Term((EXPOSURE, SEQUENCE), "whether the sequence counts for the exposure", ""),
+    "exposure_task": Term((EXPOSURE,), "label of the model's output", ""),
+    "exposure_task_index": Term((EXPOSURE,), "column of the model's output, from 0", ""),
+    "outcome_task": Term((OUTCOME,), "label of the model's output", ""),
+    "outcome_task_index": Term((OUTCOME,), "column of the model's output, from 0", ""),
+    "completed": Term((SEQUENCE,), "whether the effects of the sequence are written", ""),
+}
+
+INDEXES: Mapping[str, Term] = {
+    EXPOSURE: Term((EXPOSURE,), "exposure", ""),
+    OUTCOME: Term((OUTCOME,), "outcome", ""),
+    SEQUENCE: Term((SEQUENCE,), "reference sequence, contig:start-end(strand)", ""),
+    POSITION: Term((POSITION,), "position in the window as the model reads it, from 0", "bp"),
+    ALLELE: Term((ALLELE,), "base to which the position is mutated", ""),
+    METHOD: Term((METHOD,), "estimator of Mendelian randomization", ""),
+}
+
+LOCAL: Mapping[str, Term] = {
+    "estimate": Term(_LOCAL_METHOD, "model-implied causal effect in one sequence", "ratio"),
+    "se": Term(_LOCAL_METHOD, "standard error of estimate", "ratio"),
+    "ci_low": Term(_LOCAL_METHOD, "lower end of the confidence interval of estimate", "ratio"),
+    "ci_high": Term(_LOCAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
+    "pvalue": Term(_LOCAL_METHOD, "two-sided p-value of estimate = 0"),
+    "intercept": Term(_LOCAL_METHOD, "MR-Egger intercept: mean pleiotropic effect of a mutation", "outcome"),
+    "intercept_se": Term(_LOCAL_METHOD, "standard error of intercept", "outcome"),
+    "intercept_pvalue": Term(_LOCAL_METHOD, "two-sided p-value of intercept = 0"),
+    "q": Term(_LOCAL_METHOD, "heterogeneity of the instruments: Cochran's Q (IVW), Ruecker's Q' (MR-Egger)"),
+    "q_pvalue": Term(_LOCAL_METHOD, "p-value of q"),
+    "status": Term(_LOCAL_METHOD, "why an estimate is missing"),
+    "n_instruments": Term(LOCAL_DIMS, "mutations that serve as instruments"),
+    "n_weak": Term(LOCAL_DIMS, "mutations left out because their F is below mr.min_f"),
+    "n_without_error": Term(LOCAL_DIMS, "mutations left out because an effect has a standard error of zero"),
+    "f_statistic": Term(LOCAL_DIMS, "mean over instruments of (exposure effect / SE)^2"),
+    "i2_gx": Term(LOCAL_DIMS, "I2 of the exposure effects (Bowden 2016): share of true variation, 0 to 1"),
+}
+
+GLOBAL: Mapping[str, Term] = {
+    "estimate": Term(_GLOBAL_METHOD, "model-implied causal effect over sequences (random effects)", "ratio"),
+    "se": Term(_GLOBAL_METHOD, "standard error of estimate", "ratio"),
+    "ci_low": Term(_GLOBAL_METHOD, "lower end of the confidence interval of estimate", "ratio"),
+    "ci_high": Term(_GLOBAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
+    "pvalue": Term(_GLOBAL_METHOD, "two-sided p-value of estimate = 0"),
+    "tau2": Term(_GLOBAL_METHOD, "variance of the effect between sequences", "ratio squared"),
+    "i2": Term(_GLOBAL_METHOD, "share of the variation between sequences that is no sampling error", "percent"),
+    "q": Term(_GLOBAL_METHOD, "Cochran's Q between sequences"),
+    "q_pvalue": Term(_GLOBAL_METHOD, "p-value of q"),
+    "prediction_low": Term(_GLOBAL_METHOD, "lower end of the prediction interval of a new sequence's effect", "ratio"),
+    "prediction_high": Term(_GLOBAL_METHOD, "upper end of the prediction interval of a new sequence's effect", "ratio"),
+    "n_sequences": Term(_GLOBAL_METHOD, "sequences with an estimate"),
+    "status": Term(_GLOBAL_METHOD, "why an estimate is missing"),
+}
+
+_SCALE_UNITS = {"identity": "1", "logit": "log odds", "log": "log"}
+
+
+def attributes(term: Term, scale: str, **more: str) -> dict[str, str]:
+    """Return the attributes of a variable: long_name, units and the scale of the effects where it has one.
+
+    Parameters
+    ----------
+    term
+        The variable.
+    scale
+        ``identity``, ``logit`` or ``log``.
+    **more
+        Further attributes.
+    """
+    given = {"long_name": term.long_name}
+    unit = _SCALE_UNITS[scale]
+    scaled = {
+        "exposure": unit,
+        "outcome": unit,
+        "product": f"({unit})^2" if unit != "1" else "1",
+        "ratio": "outcome per exposure",
+        "ratio squared": "(outcome per exposure)^2",
+    }
+    if term.units:
+        given["units"] = scaled.get(term.units, term.units)
+    if term.units in scaled:
+        given["scale"] = scale
+    return {**given, **more}

@@ -99,7 +99,11 @@ class DropoutMode(TorchFunctionMode):
         return self
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Replace calls of dropout; let everything else pass."""
         kwargs = kwargs or {}
@@ -156,7 +160,9 @@ def find_dropouts(
     return tuple(_site(index, *pair) for index, pair in enumerate(zip(*shapes, strict=True)))
 
 
-def _site(index: int, two: tuple[Kind, float, tuple[int, ...]], three: tuple[Kind, float, tuple[int, ...]]) -> DropoutSite:
+def _site(
+    index: int, two: tuple[Kind, float, tuple[int, ...]], three: tuple[Kind, float, tuple[int, ...]]
+) -> DropoutSite:
     kind, p, shape = two
     axes = [axis for axis, sizes in enumerate(zip(shape, three[2], strict=False)) if sizes[0] != sizes[1]]
     if len(axes) != 1 or len(shape) != len(three[2]) or shape[axes[0]] % 2:
@@ -173,12 +179,16 @@ def _site(index: int, two: tuple[Kind, float, tuple[int, ...]], three: tuple[Kin
 
 def explain_no_dropout(module: nn.Module) -> DropoutError:
     """Return the error for a network in which no dropout runs, naming what was looked for."""
-    idle = [name or "(the network itself)" for name, part in module.named_modules() if isinstance(part, _DROPOUT_MODULES)]
+    idle = [
+        name or "(the network itself)" for name, part in module.named_modules() if isinstance(part, _DROPOUT_MODULES)
+    ]
     recurrent = [n for n, part in module.named_modules() if isinstance(part, nn.RNNBase) and part.dropout > 0]
     if idle:
         found = f"It has dropout modules ({', '.join(idle)}), but with p=0 or never called in eval mode."
     elif recurrent:
-        found = f"The dropout between the layers of {', '.join(recurrent)} runs inside one torch call and cannot be fixed."
+        found = (
+            f"The dropout between the layers of {', '.join(recurrent)} runs inside one torch call and cannot be fixed."
+        )
     else:
         found = "It has none."
     return DropoutError(

@@ -165,7 +165,11 @@ def engine_total(codes: np.ndarray) -> float:
 @pytest.mark.parametrize("batch_size", [1, 5, 64, 1000])
 def test_the_batch_size_does_not_matter(batch_size):
     torch.manual_seed(4)
-    network, layout, codes = toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 4)), make_layout(), make_codes(3)
+    network, layout, codes = (
+        toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 4)),
+        make_layout(),
+        make_codes(3),
+    )
     engine, block = make(network, codes, layout)
     expected = engine.run(block, range(LENGTH))
     other, _ = make(network, codes, layout, batch_size=batch_size)

@@ -77,29 +77,32 @@ class LoadedModel:
             labels += [f"{schema.name or key}/{label}" if several and len(own) > 1 else label for label in own]
         return labels
 
-    def targets(self, count: int | None = None) -> Targets:
+    def targets(self) -> Targets:
         """Return the outputs under unique names.
 
-        Parameters
-        ----------
-        count
-            Number of outputs that the network really has; labels that do not fit it are not used. Default: what
-            the schema says.
+        Labels are used when there is one per output; else the outputs are called output_0, output_1 and so on.
 
         Raises
         ------
         ModelError
-            If the schema names no outputs and `count` is not given.
+            If the schema says neither the labels nor the number of outputs.
         """
-        labels = self.labels()
-        if count is None:
-            shapes = getattr(self.kipoi.schema.targets, "shape", None)
-            count = len(labels) if labels else int(shapes[-1]) if shapes and shapes[-1] else None
-            if count is None:
-                raise ModelError(f"the schema of model {self.name} does not say how many outputs it has")
-        if labels is None or len(labels) != count:
-            labels = [f"output_{index}" for index in range(count)]
+        labels, count = self.labels(), self._output_count()
+        if count is None and labels is None:
+            raise ModelError(f"the schema of model {self.name} does not say how many outputs it has")
+        if labels is None or count not in (None, len(labels)):
+            labels = [f"output_{index}" for index in range(count or 0)]
         return Targets(labels)
+
+    def _output_count(self) -> int | None:
+        schemas = self.kipoi.schema.targets
+        sizes = []
+        for _, schema in output_parts(schemas if isinstance(schemas, Mapping | list | tuple) else [schemas]):
+            shape = tuple(schema.shape or ())
+            if len(shape) > 1 or None in shape:
+                return None
+            sizes.append(int(shape[0]) if shape else 1)
+        return sum(sizes)
 
     def length(self, args: Mapping[str, Any], wanted: int | None) -> int:
         """Return the length of the model's sequences in bp.
@@ -116,9 +119,7 @@ class LoadedModel:
         ConfigError
             If the configuration contradicts the dataloader, or nothing says the length.
         """
-        signature = inspect.signature(self.dataloader.__init__).parameters
-        default = signature["auto_resize_len"].default if "auto_resize_len" in signature else None
-        fixed = args.get("auto_resize_len", default if isinstance(default, int) else None)
+        fixed = self.argument(args, "auto_resize_len", None)
         if fixed and wanted and fixed != wanted:
             raise ConfigError(f"sequences.length is {wanted}, but the model's dataloader makes sequences of {fixed} bp")
         found = fixed or wanted or self._schema_length()
@@ -128,6 +129,12 @@ class LoadedModel:
                 "write it as sequences.length"
             )
         return int(found)
+
+    def argument(self, args: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+        """Return what the dataloader gets for an argument: the configuration's value, else its own default."""
+        known = inspect.signature(self.dataloader.__init__).parameters.get(name)
+        default = otherwise if known is None or known.default is inspect.Parameter.empty else known.default
+        return args.get(name, default)
 
     def _schema_length(self) -> int | None:
         schemas = self.kipoi.schema.inputs
@@ -154,14 +161,18 @@ class LoadedModel:
             If the dataloader has none that can be recognised, or the configuration does not give it.
         """
         accepted = list(self.kipoi.default_dataloader.args or inspect.signature(self.dataloader.__init__).parameters)
-        named = [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else [n for n in _FASTA_NAMES if n in accepted]
+        named = (
+            [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else [n for n in _FASTA_NAMES if n in accepted]
+        )
         if not named:
             raise ConfigError(
                 f"which argument of the dataloader is the FASTA file? It takes {', '.join(accepted)}: "
                 "name it as dataloader.fasta_arg"
             )
         if not isinstance(config.dataloader.args.get(named[0]), str):
-            raise ConfigError(f"dataloader.args.{named[0]} is required: the FASTA file of the genome that the peaks use")
+            raise ConfigError(
+                f"dataloader.args.{named[0]} is required: the FASTA file of the genome that the peaks use"
+            )
         return named[0]
 
     def weights_digest(self) -> str:
@@ -302,5 +313,9 @@ def _chain(error: BaseException | None) -> Sequence[BaseException]:
 
 
 def _reason(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0] if first else 'no message'}"
+    """Return what an error and the error behind it say, a line each."""
+    said = []
+    for part in (error, _chain(error)[-1]):
+        first = str(part).strip().splitlines()
+        said.append(f"{type(part).__name__}: {first[0] if first else 'no message'}")
+    return " <- ".join(dict.fromkeys(said))

@@ -136,7 +136,9 @@ def find_module(model: Any) -> nn.Module:
     )
 
 
-def to_batch(inputs: Any, layout: Layout, device: torch.device, dtype: torch.dtype) -> tuple[InputBatch, tuple[Key, ...]]:
+def to_batch(
+    inputs: Any, layout: Layout, device: torch.device, dtype: torch.dtype
+) -> tuple[InputBatch, tuple[Key, ...]]:
     """Move a batch of dataloader inputs to the device.
 
     Parameters

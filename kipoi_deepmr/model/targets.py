@@ -78,7 +78,9 @@ class Targets(Sequence[Target]):
         """
         if isinstance(task.task, int):
             if not 0 <= task.task < len(self):
-                raise TaskError(f"{key}: the model has {len(self)} outputs, 0 to {len(self) - 1}; there is no {task.task}")
+                raise TaskError(
+                    f"{key}: the model has {len(self)} outputs, 0 to {len(self) - 1}; there is no {task.task}"
+                )
             return self._targets[task.task]
         named = [target for target in self if task.task in (target.label, target.name)]
         if not named:
@@ -89,7 +91,9 @@ class Targets(Sequence[Target]):
             )
         if task.occurrence is not None:
             if task.occurrence > len(named):
-                raise TaskError(f"{key}: '{task.task}' occurs {len(named)} times; there is no occurrence {task.occurrence}")
+                raise TaskError(
+                    f"{key}: '{task.task}' occurs {len(named)} times; there is no occurrence {task.occurrence}"
+                )
             return named[task.occurrence - 1]
         if len(named) > 1:
             choices = ", ".join(f"occurrence {target.occurrence} (index {target.index})" for target in named)
@@ -158,7 +162,9 @@ def select(targets: Targets, config: Config) -> Selection:
     peaks = {}
     for key, exposure in config.exposures.items():
         for name, target in exposures.items():
-            if exposure.peaks is not None and (name == key or (targets.is_glob(exposure) and _hit(targets, exposure, target))):
+            if exposure.peaks is not None and (
+                name == key or (targets.is_glob(exposure) and _hit(targets, exposure, target))
+            ):
                 peaks.setdefault(name, exposure.peaks.replace("{task}", target.label))
     skipped = [
         f"{target.name} is an outcome and was left out of the exposures that match '{exposure.task}'"

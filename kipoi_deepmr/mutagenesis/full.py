@@ -1,6 +1,7 @@
 """The full engine: every mutant through the whole network, once per draw."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -161,9 +162,28 @@ class FullEngine:
             grid = _Grid(len(block.codes), positions, len(self.columns), self.exposures)
             for chunk, moments in self._chunks(block, variants, references, progress):
                 grid.put(chunk, moments)
-        return BlockMoments(
-            *grid.arrays(), _numpy(reference.mean), _numpy(reference.squares), self.count
-        )
+        return BlockMoments(*grid.arrays(), _numpy(reference.mean), _numpy(reference.squares), self.count)
+
+    def time(self, block: Block, positions: range, batches: int) -> tuple[float, int]:
+        """Time a few batches of a run, after one to warm up.
+
+        Returns
+        -------
+        float
+            Seconds that the batches took, with all their draws.
+        int
+            Mutants in them.
+        """
+        self.prepare(block)
+        with torch.inference_mode():
+            references, _ = self._references_within_memory(block)
+            variants = all_variants(block.codes, positions, block.sequence.device)
+            chunk = variants.rows(0, min(self.batch_size or 1, len(variants)))
+            self._moments(block, chunk, references)
+            start = time.perf_counter()
+            for _ in range(batches):
+                self._moments(block, chunk, references).mean.cpu()
+        return time.perf_counter() - start, batches * len(chunk)
 
     def _references_within_memory(self, block: Block) -> tuple[Tensor, Moments]:
         while True:
@@ -307,7 +327,9 @@ class _Grid:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether torch ran out of memory, on a GPU or on the CPU (where it raises a plain RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate" in str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate" in str(error)
+    )
 
 
 def _padded(rows: int, batch_size: int) -> int:

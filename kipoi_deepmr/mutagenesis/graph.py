@@ -66,7 +66,12 @@ class CapturedPasses:
     """
 
     def __init__(
-        self, network: nn.Module, columns: Sequence[int], sequence: Tensor, others: Sequence[Tensor], masks: Sequence[Mask]
+        self,
+        network: nn.Module,
+        columns: Sequence[int],
+        sequence: Tensor,
+        others: Sequence[Tensor],
+        masks: Sequence[Mask],
     ) -> None:
         inputs = (sequence, *others)
         selected = list(columns)
@@ -172,7 +177,9 @@ def _peak_bytes(module: fx.GraphModule) -> int:
         if node.op in ("placeholder", "call_function"):
             live += _bytes(node)
             peak = max(peak, live)
-        live -= sum(_bytes(source) for source in node.all_input_nodes if last_use[source] == index and source.op != "get_attr")
+        live -= sum(
+            _bytes(source) for source in node.all_input_nodes if last_use[source] == index and source.op != "get_attr"
+        )
     return peak
 
 

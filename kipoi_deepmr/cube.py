@@ -1,0 +1,303 @@
+"""The zarr store: template, writes by region, completion mask, estimates, open."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from kipoi_deepmr import terms
+from kipoi_deepmr.effects import Effects
+from kipoi_deepmr.errors import StoreError
+
+EFFECTS_GROUP = "effects"
+LOCAL_GROUP = "local"
+GLOBAL_GROUP = "global"
+_FILES_PER_VARIABLE = 1000
+
+
+@dataclass(frozen=True)
+class Template:
+    """Everything of a store that is known before the first prediction.
+
+    Attributes
+    ----------
+    coords : mapping of str to array
+        Coordinates of `/effects` by the names of `terms.INDEXES` and `terms.COORDS` (without `completed`).
+    scale : str
+        Scale of the effects.
+    standard_error : str
+        Meaning of the standard errors.
+    attrs : mapping
+        Attributes of the root: title, configuration, digests, versions.
+    """
+
+    coords: Mapping[str, NDArray[Any]]
+    scale: str
+    standard_error: str
+    attrs: Mapping[str, Any]
+
+    def size(self, dim: str) -> int:
+        """Length of a dimension."""
+        return len(self.coords[dim])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the effects before compression."""
+        return sum(4 * int(np.prod([self.size(dim) for dim in term.dims])) for term in terms.EFFECTS.values())
+
+
+class Cube:
+    """A store open for writing effects.
+
+    Parameters
+    ----------
+    path
+        Folder of the store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _explained(path, "opened"):
+            self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
+            self._effects = self._root[EFFECTS_GROUP]
+        self.shard = int(self._effects["completed"].chunks[0])
+
+    @classmethod
+    def create(cls, path: Path, template: Template, *, overwrite: bool = False) -> "Cube":
+        """Make an empty store; nothing is there under its name before it is whole.
+
+        Parameters
+        ----------
+        path
+            Folder to make.
+        template
+            Its coordinates and attributes.
+        overwrite
+            Whether to replace a store that exists. A folder that is no store of kipoi_deepmr is never replaced.
+
+        Raises
+        ------
+        StoreError
+            If the path exists and `overwrite` is false, or it cannot be written.
+        """
+        if path.exists():
+            if not overwrite:
+                raise StoreError(
+                    f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
+                )
+            if not is_store(path):
+                raise StoreError(f"{path} exists and is no store of kipoi_deepmr: it is not overwritten")
+        partial = path.with_name(path.name + ".partial")
+        with _explained(path, "created"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            _write_template(partial, template)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)
+        return cls(path)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the root."""
+        return dict(self._root.attrs)
+
+    def completed(self) -> NDArray[np.bool_]:
+        """Return which sequences are written, shape (sequence,)."""
+        return np.asarray(self._effects["completed"][:], dtype=bool)
+
+    def coordinate(self, name: str) -> NDArray[Any]:
+        """Return a coordinate of `/effects`."""
+        return np.asarray(self._effects[name][...])
+
+    def write(
+        self, start: int, effects: Effects, reference: NDArray[np.float64], reference_sd: NDArray[np.float64]
+    ) -> None:
+        """Write the effects of consecutive sequences, then mark them completed.
+
+        Parameters
+        ----------
+        start
+            Index of the first sequence, a multiple of `shard`.
+        effects
+            Their effects, (task, sequence, position, allele).
+        reference, reference_sd
+            Reference predictions and their SDs, shape (exposure + outcome, sequence).
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or cannot be written; sequences that were completed before stay as they are.
+        """
+        count = reference.shape[1]
+        if start % self.shard:
+            raise ValueError(f"start {start} is not a multiple of the shard of {self.shard} sequences")
+        where = slice(start, start + count)
+        exposures = len(effects.exposure_effect)
+        blocks = {
+            "exposure_effect": effects.exposure_effect,
+            "exposure_se": effects.exposure_se,
+            "outcome_effect": effects.outcome_effect,
+            "outcome_se": effects.outcome_se,
+            "error_covariance": effects.error_covariance,
+            "exposure_reference": reference[:exposures],
+            "exposure_reference_sd": reference_sd[:exposures],
+            "outcome_reference": reference[exposures:],
+            "outcome_reference_sd": reference_sd[exposures:],
+        }
+        with _explained(self.path, "written"):
+            for name, block in blocks.items():
+                leading = terms.EFFECTS[name].dims.index(terms.SEQUENCE)
+                self._effects[name][(slice(None),) * leading + (where,)] = block.astype(np.float32)
+            self._effects["completed"][where] = True
+
+    def note(self, line: str, **attrs: Any) -> None:
+        """Add a line to the history and set attributes of the root."""
+        with _explained(self.path, "written"):
+            history = str(self._root.attrs.get("history", ""))
+            self._root.attrs.update({"history": f"{history}\n{line}".strip(), **attrs})
+            _consolidate(self.path)
+
+
+def is_store(path: Path) -> bool:
+    """Tell whether a folder is a store of kipoi_deepmr."""
+    try:
+        return "config_sha256" in zarr.open_group(path, mode="r").attrs
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def open_results(path: str | Path) -> xr.DataTree:
+    """Open a store.
+
+    Parameters
+    ----------
+    path
+        Folder that `run` wrote.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `effects`, `local` and `global`; arrays are read when they are used.
+
+    Raises
+    ------
+    StoreError
+        If there is no store of kipoi_deepmr at the path.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise StoreError(f"{path} does not exist")
+    if not is_store(path):
+        raise StoreError(f"{path} is no store of kipoi_deepmr")
+    with _explained(path, "opened"):
+        return xr.open_datatree(path, engine="zarr", chunks=None)
+
+
+def write_estimates(path: Path, local: xr.Dataset, overall: xr.Dataset) -> None:
+    """Write the groups `/local` and `/global`, each replaced as a whole once the new one is complete.
+
+    Parameters
+    ----------
+    path
+        The store.
+    local, overall
+        Datasets with the variables of `terms.LOCAL` and `terms.GLOBAL`.
+
+    Raises
+    ------
+    StoreError
+        If they cannot be written; the old groups then stay.
+    """
+    partial = path.with_name(path.name + ".estimates")
+    with _explained(path, "written"):
+        shutil.rmtree(partial, ignore_errors=True)
+        for name, dataset in ((LOCAL_GROUP, local), (GLOBAL_GROUP, overall)):
+            dataset.to_zarr(partial / name, mode="w", consolidated=False, zarr_format=3)
+        for name in (LOCAL_GROUP, GLOBAL_GROUP):
+            old = partial / f"old-{name}"
+            if (path / name).exists():
+                os.replace(path / name, old)
+            os.replace(partial / name, path / name)
+        shutil.rmtree(partial, ignore_errors=True)
+        _consolidate(path)
+
+
+def _write_template(path: Path, template: Template) -> None:
+    zarr.create_group(path, attributes=dict(template.attrs), zarr_format=3)
+    known = {**terms.INDEXES, **terms.COORDS}
+    coords = {
+        name: (known[name].dims, values, terms.attributes(known[name], template.scale))
+        for name, values in template.coords.items()
+    }
+    xr.Dataset(coords=coords).to_zarr(path, group=EFFECTS_GROUP, mode="a", consolidated=False, zarr_format=3)
+    group = zarr.open_group(path, path=EFFECTS_GROUP, mode="r+")
+    sequences = template.size(terms.SEQUENCE)
+    shard = max(1, -(-sequences // _FILES_PER_VARIABLE))
+    group.create_array(
+        "completed",
+        shape=(sequences,),
+        dtype="bool",
+        chunks=(shard,),
+        fill_value=False,
+        dimension_names=(terms.SEQUENCE,),
+        attributes=terms.attributes(terms.COORDS["completed"], template.scale),
+    )
+    for name, term in terms.EFFECTS.items():
+        shape = tuple(template.size(dim) for dim in term.dims)
+        by_sequence = tuple(
+            shard if dim == terms.SEQUENCE else size for dim, size in zip(term.dims, shape, strict=True)
+        )
+        one_task = tuple(
+            1 if dim in (terms.EXPOSURE, terms.OUTCOME) else size
+            for dim, size in zip(term.dims, by_sequence, strict=True)
+        )
+        group.create_array(
+            name,
+            shape=shape,
+            dtype="float32",
+            chunks=one_task,
+            shards=by_sequence if one_task != by_sequence else None,
+            fill_value=np.nan,
+            dimension_names=term.dims,
+            attributes=terms.attributes(term, template.scale, standard_error=template.standard_error),
+        )
+    spare = [name for name in (*template.coords, "completed") if name not in terms.INDEXES]
+    group.attrs["coordinates"] = " ".join(spare)
+    _consolidate(path)
+
+
+def _consolidate(path: Path) -> None:
+    """Gather the metadata in one place, which is where xarray looks first."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(path)
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, KeyError) as error:
+        full = " The disk is full: free some space, then go on with --resume." if _is_full(error) else ""
+        rights = " The folder cannot be written: choose another output." if isinstance(error, PermissionError) else ""
+        raise StoreError(
+            f"{path} cannot be {what}: {error}.{full}{rights} Sequences that were completed are kept"
+        ) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    import errno
+
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

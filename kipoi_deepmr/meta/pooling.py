@@ -1,0 +1,170 @@
+"""Random-effects meta-analysis: one pooled effect per batch, with the conventions of R's metafor."""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from kipoi_deepmr.meta._studies import FloatArray, IntArray, MetaStatus, Studies, Weighted, read_studies, sort_studies
+from kipoi_deepmr.meta._tau2 import TAU2
+
+METHODS = tuple(TAU2)
+TESTS = ("z", "t", "knha", "adhoc")
+
+
+@dataclass(frozen=True, eq=False)
+class MetaResult:
+    """Result of `random_effects`; every array has the shape of the input without its axis of studies.
+
+    Attributes
+    ----------
+    estimate, se, ci_low, ci_high, pvalue : ndarray of float64
+        Pooled effect on the scale of the input, its standard error, interval and two-sided p-value.
+    tau2, tau2_se : ndarray of float64
+        Variance between studies (squared scale of the input) and its asymptotic standard error; for one study 0 and
+        NaN, as for method "FE".
+    i2 : ndarray of float64
+        Heterogeneity in percent of the total variance, 0 to 100, as in metafor.
+    h2 : ndarray of float64
+        Total variance over sampling variance.
+    q, q_pvalue : ndarray of float64
+        Cochran's Q and its p-value with n_studies - 1 degrees of freedom; 0 and 1 for one study.
+    prediction_low, prediction_high : ndarray of float64
+        Interval for the true effect of a new study, with the same quantile as the confidence interval; NaN for "FE".
+    n_studies : ndarray of int64
+        Studies that are present.
+    status : ndarray of int64
+        A `MetaStatus`; not `MetaStatus.OK` exactly where the estimate is NaN.
+    """
+
+    estimate: FloatArray
+    se: FloatArray
+    ci_low: FloatArray
+    ci_high: FloatArray
+    pvalue: FloatArray
+    tau2: FloatArray
+    tau2_se: FloatArray
+    i2: FloatArray
+    h2: FloatArray
+    q: FloatArray
+    q_pvalue: FloatArray
+    prediction_low: FloatArray
+    prediction_high: FloatArray
+    n_studies: IntArray
+    status: IntArray
+
+
+@np.errstate(all="ignore")
+def random_effects(
+    estimate: npt.ArrayLike,
+    se: npt.ArrayLike,
+    *,
+    method: str = "REML",
+    test: str = "z",
+    alpha: float = 0.05,
+    axis: int = -1,
+) -> MetaResult:
+    r"""Pool the estimates of several studies (here: sequences) that differ by more than their errors.
+
+    .. math:: \hat\mu = \sum_i w_i y_i / \sum_i w_i, \qquad w_i = 1 / (s_i^2 + \hat\tau^2)
+
+    Parameters
+    ----------
+    estimate, se : array_like
+        Effects, on any scale, and their standard errors; they broadcast against one another. A study is absent where
+        either is NaN.
+    method : {"FE", "DL", "HE", "HS", "SJ", "PM", "EB", "ML", "REML"}, default "REML"
+        Estimator of tau2: fixed effect (tau2 = 0), DerSimonian-Laird, Hedges, Hunter-Schmidt, Sidik-Jonkman,
+        Paule-Mandel, empirical Bayes (the same tau2 as Paule-Mandel), maximum likelihood, restricted maximum
+        likelihood. ML and REML give the global maximum over tau2 >= 0.
+    test : {"z", "t", "knha", "adhoc"}, default "z"
+        Normal quantiles; Student t with n_studies - 1 degrees of freedom; Knapp-Hartung (t, and the standard error
+        multiplied by sqrt(Q(tau2) / (n_studies - 1)), which may make it smaller); the same with a factor of at least
+        1. One study: always normal.
+    alpha : float, default 0.05
+        One minus the level of the intervals.
+    axis : int, default -1
+        Axis of the studies.
+
+    Returns
+    -------
+    MetaResult
+        Arrays of the input's shape without `axis`.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, or an option that is not known.
+
+    References
+    ----------
+    DerSimonian and Laird (1986), Controlled Clinical Trials 7:177; Paule and Mandel (1982), Journal of Research of
+    the National Bureau of Standards 87:377; Viechtbauer (2005), Journal of Educational and Behavioral Statistics
+    30:261 (the tau2 estimators and their standard errors); Knapp and Hartung (2003), Statistics in Medicine 22:2693;
+    Higgins and Thompson (2002), Statistics in Medicine 21:1539 (I2, H2); Riley, Higgins and Deeks (2011), BMJ 342:d549
+    (prediction interval).
+    """
+    _check_options(method, test, alpha)
+    effect, error = read_studies(estimate, se, axis)
+    shape = effect.shape[:-1]
+    studies, status = sort_studies(effect, error)
+
+    pairs = studies.n - 1
+    tau2, tau2_se = TAU2[method](studies)
+    tau2 = np.where(pairs > 0, tau2, 0.0)
+    tau2_se = np.where(pairs > 0, tau2_se, np.nan)
+    fixed, pooled = Weighted(studies, np.zeros(tau2.shape)), Weighted(studies, tau2)
+
+    student = (pairs > 0) & (test != "z")
+    inflation = np.where(student & (test in ("knha", "adhoc")), pooled.q / np.maximum(pairs, 1), 1.0)
+    inflation = np.maximum(inflation, 1) if test == "adhoc" else inflation
+    mean, mean_se = studies.origin + pooled.mean, np.sqrt(inflation / pooled.total)
+    status = np.where((status == MetaStatus.OK) & ~np.isfinite(mean), MetaStatus.NOT_FINITE, status)
+    normal = -special.ndtri(alpha / 2)
+    quantile = np.where(student, -special.stdtrit(np.maximum(pairs, 1), alpha / 2), normal)
+    z = np.abs(mean / mean_se)
+    spread = np.sqrt(mean_se**2 + tau2) if method != "FE" else np.full(tau2.shape, np.nan)
+    i2, h2 = _heterogeneity(method, tau2, fixed, studies)
+
+    def blank(values: FloatArray) -> FloatArray:
+        return np.where(status == MetaStatus.OK, values, np.nan).reshape(shape)
+
+    return MetaResult(
+        estimate=blank(mean),
+        se=blank(mean_se),
+        ci_low=blank(mean - quantile * mean_se),
+        ci_high=blank(mean + quantile * mean_se),
+        pvalue=blank(2 * np.where(student, special.stdtr(np.maximum(pairs, 1), -z), special.ndtr(-z))),
+        tau2=blank(tau2),
+        tau2_se=blank(tau2_se),
+        i2=blank(i2),
+        h2=blank(h2),
+        q=blank(fixed.q),
+        q_pvalue=blank(np.where(pairs > 0, special.chdtrc(np.maximum(pairs, 1), fixed.q), 1.0)),
+        prediction_low=blank(mean - quantile * spread),
+        prediction_high=blank(mean + quantile * spread),
+        n_studies=studies.n.reshape(shape),
+        status=np.asarray(status, dtype=np.int64).reshape(shape),
+    )
+
+
+def _check_options(method: str, test: str, alpha: float) -> None:
+    for name, value, allowed in (("method", method, METHODS), ("test", test, TESTS)):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
+    if not isinstance(alpha, Real) or not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha!r} must be a number between 0 and 1, for example 0.05 for 95% intervals")
+
+
+def _heterogeneity(method: str, tau2: FloatArray, fixed: Weighted, studies: Studies) -> tuple[FloatArray, FloatArray]:
+    pairs = studies.n - 1
+    if method == "FE":
+        h2 = fixed.q / pairs
+        i2 = np.where(fixed.q > 0, np.maximum(1 - pairs / fixed.q, 0), 0.0)
+    else:
+        typical = pairs / fixed.trace
+        h2 = tau2 / typical + 1
+        i2 = tau2 / (tau2 + typical)
+    return np.where(pairs > 0, 100 * i2, 0.0), np.where(pairs > 0, h2, 1.0)

@@ -1,0 +1,9 @@
+"""Mendelian-randomization estimators: pure functions of arrays (..., J), batched over the leading axes."""
+
+from kipoi_deepmr.mr import diagnostics
+from kipoi_deepmr.mr._inputs import Status
+from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
+from kipoi_deepmr.mr.egger import EggerResult, egger
+from kipoi_deepmr.mr.ivw import IVWResult, ivw
+
+__all__ = ["CochranQ", "EggerResult", "IVWResult", "RuckerQ", "Status", "diagnostics", "egger", "ivw"]

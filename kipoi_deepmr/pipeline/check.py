@@ -1,0 +1,122 @@
+"""Validate everything without a long prediction, and say what a run would cost."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from kipoi_deepmr.config import Config
+from kipoi_deepmr.pipeline.prepare import describe_device, prepare
+
+_TIMED = 3
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found.
+
+    Attributes
+    ----------
+    model, layout, device, engine : str
+        The model, where its sequence sits, where it runs, and how.
+    exposures, outcomes : dict
+        Per name the label and index of the model's output; for exposures also what became of its peaks.
+    sequences, positions, mutants : int
+        Size of the job.
+    draws, batch_size, shared_layers : int
+        Draws per mutant, mutants in a batch, operations that are computed once for all draws.
+    dropout : list of str
+        The dropouts that run in the network.
+    store_bytes : int
+        Size of the effects before compression.
+    milliseconds : float
+        Measured time per mutant and draw.
+    estimated_seconds : float
+        Time of the mutagenesis.
+    notes : list of str
+        What a user should know.
+    """
+
+    model: str
+    layout: str
+    device: str
+    engine: str
+    exposures: dict[str, dict[str, Any]]
+    outcomes: dict[str, dict[str, Any]]
+    sequences: int
+    positions: int
+    mutants: int
+    draws: int
+    batch_size: int
+    shared_layers: int
+    dropout: list[str]
+    store_bytes: int
+    milliseconds: float
+    estimated_seconds: float
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
+
+
+def check(
+    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+) -> CheckReport:
+    """Check tasks, peaks against the FASTA file, dropouts and engine, and time a few batches.
+
+    Parameters
+    ----------
+    config, device, batch_size, num_workers
+        As `run`.
+
+    Returns
+    -------
+    CheckReport
+
+    Raises
+    ------
+    DeepMRError
+        As `run`.
+    """
+    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+        engine = job.engine()
+        block = job.block([0])
+        passes = engine.prepare(block)
+        seconds, mutants = engine.time(block, job.positions, _TIMED)
+        # A base at each known position has three others; N has none.
+        total = 3 * sum(
+            int((job.codes([i])[0, job.positions.start : job.positions.stop] >= 0).sum())
+            for i in range(len(job.windows))
+        )
+        reports = {report.exposure: report for report in job.windows.report}
+        per_mutant = seconds / mutants
+        return CheckReport(
+            model=f"{job.model.name} ({job.model.source})",
+            layout=job.network.layout.describe(),
+            device=describe_device(job.device),
+            engine=engine.name,
+            exposures={
+                name: {
+                    "task": target.label,
+                    "index": target.index,
+                    "sequences": reports[name].selected,
+                    "peaks": reports[name].losses,
+                }
+                for name, target in job.selection.exposures.items()
+            },
+            outcomes={
+                name: {"task": target.label, "index": target.index} for name, target in job.selection.outcomes.items()
+            },
+            sequences=len(job.windows),
+            positions=len(job.positions),
+            mutants=total,
+            draws=engine.count,
+            batch_size=int(engine.batch_size or 1),
+            shared_layers=passes.shared_layers,
+            dropout=[site.describe() for site in job.sites],
+            store_bytes=job.template().nbytes,
+            milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),
+            estimated_seconds=float(np.round(per_mutant * total, 1)),
+            notes=job.notes(),
+        )

@@ -1,0 +1,318 @@
+"""Everything of a run that comes before the first mutant: model, tasks, windows, layout, draws, template."""
+
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kipoi_deepmr import __version__, terms
+from kipoi_deepmr.config import Config
+from kipoi_deepmr.cube import Template
+from kipoi_deepmr.errors import ConfigError, ModelError
+from kipoi_deepmr.model import (
+    LoadedModel,
+    Selection,
+    SequenceNetwork,
+    check_agreement,
+    find_layout,
+    lent,
+    load_model,
+    select,
+    sequence_dtype,
+    to_batch,
+)
+from kipoi_deepmr.mutagenesis import Block, FullEngine
+from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
+from kipoi_deepmr.uncertainty import DropoutSite, MCDropout, explain_no_dropout, find_dropouts
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 4
+_PACKAGES = ("kipoi", "kipoiseq", "torch", "numpy", "scipy", "statsmodels", "pandas", "xarray", "zarr")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to start: everything is read and checked, nothing is predicted but a few references.
+
+    Attributes
+    ----------
+    config : Config
+        The settings.
+    model : LoadedModel
+        The Kipoi model.
+    selection : Selection
+        Its outputs that are exposures and outcomes.
+    windows : Windows
+        The reference sequences.
+    inputs : WindowInputs
+        Their inputs, through the model's own dataloader.
+    genome : Genome
+        The FASTA file.
+    network : SequenceNetwork
+        The network on the device, in eval mode.
+    sites : tuple of DropoutSite
+        The dropouts that run in it.
+    positions : range
+        Window of positions to mutate.
+    device : torch.device
+        Where the network is.
+    dtype : torch.dtype
+        Type of the sequences on the device.
+    batch_size : int or None
+        Mutants in a batch, as asked for.
+    """
+
+    config: Config
+    model: LoadedModel
+    selection: Selection
+    windows: Windows
+    inputs: WindowInputs
+    genome: Genome
+    network: SequenceNetwork
+    sites: tuple[DropoutSite, ...]
+    positions: range
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int | None
+
+    def codes(self, indices: Sequence[int]) -> NDArray[np.int8]:
+        """Return reference bases from the FASTA, shape (sequence, length)."""
+        return _codes(self.genome, self.windows, indices)
+
+    def block(self, indices: Sequence[int]) -> Block:
+        """Load some sequences onto the device.
+
+        Raises
+        ------
+        ModelError
+            If the dataloader gives other bases than the FASTA file holds.
+        """
+        inputs, codes = self.inputs.load(indices), self.codes(indices)
+        names = [str(self.windows.name[index]) for index in indices]
+        layout = self.network.layout
+        if not layout.matches(inputs, codes):
+            raise ModelError(f"the dataloader gives other bases than the FASTA file for some of {', '.join(names)}")
+        batch, _ = to_batch(inputs, layout, self.device, self.dtype)
+        return Block(names, codes, batch.sequence, batch.others)
+
+    def engine(self) -> FullEngine:
+        """Return the engine that the configuration asks for."""
+        uncertainty = self.config.uncertainty
+        draws = MCDropout(
+            self.sites, seed=uncertainty.seed, device=self.device, dtype=self.dtype, shared=uncertainty.shared_draws
+        )
+        return FullEngine(
+            self.network,
+            draws,
+            count=uncertainty.draws,
+            columns=self.selection.columns,
+            exposures=len(self.selection.exposures),
+            scale=self.config.effects.scale,
+            batch_size=self.batch_size,
+            memory=self.config.mutagenesis.memory_bytes,
+        )
+
+    def template(self) -> Template:
+        """Return coordinates and attributes of the store."""
+        windows, selection, config = self.windows, self.selection, self.config
+        letters = np.array([*terms.ALLELES, terms.UNKNOWN_BASE], dtype=object)
+        window = slice(self.positions.start, self.positions.stop)
+        reference = np.stack([letters[self.codes([index])[0, window]] for index in range(len(windows))])
+        exposures, outcomes = selection.exposures, selection.outcomes
+        coords = {
+            terms.EXPOSURE: _text(exposures),
+            terms.OUTCOME: _text(outcomes),
+            terms.SEQUENCE: _text(windows.name),
+            terms.POSITION: np.arange(self.positions.start, self.positions.stop),
+            terms.ALLELE: _text(terms.ALLELES),
+            "chrom": _text(windows.chrom),
+            "start": windows.start,
+            "end": windows.end,
+            "strand": _text(windows.strand),
+            "reference_allele": reference,
+            "bound": windows.bound,
+            "exposure_task": _text(target.label for target in exposures.values()),
+            "exposure_task_index": np.array([target.index for target in exposures.values()]),
+            "outcome_task": _text(target.label for target in outcomes.values()),
+            "outcome_task_index": np.array([target.index for target in outcomes.values()]),
+        }
+        return Template(coords, config.effects.scale, config.effects.standard_error, self._attrs())
+
+    def _attrs(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "title": f"Deep Mendelian randomization of {config.model.name} ({config.model.source})",
+            "source": f"kipoi_deepmr {__version__}",
+            "history": "",
+            "config": config.canonical(),
+            "config_sha256": config.sha256(),
+            "weights_sha256": self.model.weights_digest(),
+            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+            | {"python": platform.python_version()},
+            "sequence_seed": config.sequences.seed,
+            "draw_seed": config.uncertainty.seed,
+            "draws": config.uncertainty.draws,
+            "dropout": [site.describe() for site in self.sites],
+            "layout": self.network.layout.describe(),
+            "device": describe_device(self.device),
+            "engine": FullEngine.name,
+            "scale": config.effects.scale,
+            "standard_error": config.effects.standard_error,
+            "notes": self.notes(),
+        }
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of the choice of tasks and sequences."""
+        return [*self.selection.notes, *(line for report in self.windows.report for line in report.warnings)]
+
+
+@contextmanager
+def prepare(
+    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+) -> Iterator[Job]:
+    """Read and check everything that a run needs, and lend it the network; at the end the network is given back.
+
+    Parameters
+    ----------
+    config
+        The settings.
+    device
+        torch device such as ``cpu`` or ``cuda:0``. Default: the first GPU, else the CPU.
+    batch_size
+        Mutants in a batch. Default: what the memory bound allows.
+    num_workers
+        Processes of the dataloader.
+
+    Yields
+    ------
+    Job
+
+    Raises
+    ------
+    DeepMRError
+        If the configuration, the model, the tasks, the sequences or the dropouts are not usable, each with the reason.
+    """
+    place = find_device(device)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch size {batch_size}: at least 1 mutant has to be in a batch")
+    model = load_model(config.model.name, config.model.source, config.directory)
+    targets = model.targets()
+    selection = select(targets, config)
+    length = model.length(config.dataloader.args, config.sequences.length)
+    positions = _positions(config, length)
+    args = model.dataloader_args(config)
+    with Genome(Path(args[model.fasta_arg(config)])) as genome:
+        windows = _windows(config, model, selection, genome, args, length)
+        inputs = WindowInputs(
+            model.dataloader, args, windows, intervals_arg=config.dataloader.intervals_arg, num_workers=num_workers
+        )
+        few = range(min(_EXAMPLES, len(windows)))
+        example = inputs.load(few)
+        layout = find_layout(example, _codes(genome, windows, few))
+        module = model.module
+        dtype = sequence_dtype(module, layout)
+        expected = model.predict(example)
+        with lent(module, place):
+            batch, other_keys = to_batch(example, layout, place, dtype)
+            network = SequenceNetwork(module, layout, other_keys, isinstance(example, dict)).eval()
+            check_agreement(network, batch, expected)
+            if expected.shape[1] != len(targets):
+                raise ModelError(
+                    f"the schema of model {model.name} describes {len(targets)} outputs, the network gives "
+                    f"{expected.shape[1]}: its model.yaml does not belong to its weights"
+                )
+            sites = find_dropouts(network, batch.sequence[:1], [other[:1] for other in batch.others])
+            if not sites:
+                raise explain_no_dropout(module)
+            yield Job(
+                config, model, selection, windows, inputs, genome, network, sites, positions, place, dtype, batch_size
+            )
+
+
+def find_device(name: str | None) -> torch.device:
+    """Return the device to use.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ConfigError(f"device '{name}' is not there (available: {', '.join(['cpu', *gpus])})") from error
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the name of the hardware."""
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _windows(
+    config: Config,
+    model: LoadedModel,
+    selection: Selection,
+    genome: Genome,
+    args: Mapping[str, Any],
+    length: int,
+) -> Windows:
+    section = config.sequences
+    peaks = selection.peaks or dict.fromkeys(selection.exposures, str(section.intervals))
+    exposures = [target.index for target in selection.exposures.values()]
+
+    def predict(candidates: Windows) -> NDArray[np.float64]:
+        loader = WindowInputs(model.dataloader, args, candidates, intervals_arg=config.dataloader.intervals_arg)
+        return model.predict(loader.load(range(len(candidates))))[:, exposures].T
+
+    return select_windows(
+        {name: config.resolve(path) for name, path in peaks.items()},
+        genome,
+        length=length,
+        per_exposure=section.per_exposure,
+        chromosomes=section.chromosomes,
+        seed=section.seed,
+        max_n_fraction=section.max_n_fraction,
+        merge_distance=section.merge_distance,
+        use_strand=bool(model.argument(args, "use_strand", False)),
+        predict=predict if section.min_prediction is not None else None,
+        min_prediction=section.min_prediction,
+    )
+
+
+def _positions(config: Config, length: int) -> range:
+    asked = config.mutagenesis.positions
+    if asked == "all":
+        return range(length)
+    if asked[1] > length:
+        raise ConfigError(f"mutagenesis.positions: {list(asked)} leaves the window, which has {length} positions")
+    return range(*asked)
+
+
+def _codes(genome: Genome, windows: Windows, indices: Sequence[int]) -> NDArray[np.int8]:
+    where = (windows.chrom, windows.start, windows.end, windows.strand)
+    return np.stack(
+        [
+            genome.codes(str(c), int(s), int(e), str(d))
+            for c, s, e, d in zip(*(a[list(indices)] for a in where), strict=True)
+        ]
+    )
+
+
+def _text(words: Any) -> NDArray[Any]:
+    return np.array([str(word) for word in words], dtype=object)

@@ -1,0 +1,222 @@
+"""Run or resume: effects block by block into the store, then the estimates."""
+
+import datetime
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from kipoi_deepmr import __version__
+from kipoi_deepmr.config import Config, parse_config
+from kipoi_deepmr.cube import Cube, is_store, open_results
+from kipoi_deepmr.effects import estimate
+from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.mutagenesis import FullEngine
+from kipoi_deepmr.pipeline.estimate import estimate_store
+from kipoi_deepmr.pipeline.prepare import Job, prepare
+
+logger = logging.getLogger(__name__)
+
+_RE_ESTIMATED = ("mr", "meta")
+
+
+def run(
+    config: Config,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Run Deep Mendelian randomization and write the store.
+
+    Parameters
+    ----------
+    config
+        The settings, from `load_config`.
+    output
+        Folder of the zarr store to write.
+    resume
+        Go on with a store that was interrupted; completed sequences are kept. Starts anew when there is no store.
+    overwrite
+        Replace an existing store.
+    device
+        torch device such as ``cpu`` or ``cuda:0``. Default: the first GPU, else the CPU.
+    batch_size
+        Mutants in a batch. Default: what the memory bound allows.
+    num_workers
+        Processes of the dataloader.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `effects`, `local` and `global`.
+
+    Raises
+    ------
+    DeepMRError
+        With the reason, before any long work where possible. Sequences that are completed stay in the store.
+    """
+    path = Path(output).expanduser()
+    _check_output(path, resume=resume, overwrite=overwrite)
+    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+        for note in job.notes():
+            logger.warning("%s", note)
+        template = job.template()
+        if resume and path.exists():
+            cube = _continue(path, template.attrs, template.coords, config)
+        else:
+            cube = Cube.create(path, template, overwrite=overwrite)
+            cube.note(_now("effects started"))
+        write_effects(job, cube, progress=progress)
+    cube.note(_now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
+    estimate_store(path, config.mr, config.meta)
+    return open_results(path)
+
+
+def re_estimate(
+    store: str | Path, *, mr: Mapping[str, Any] | None = None, meta: Mapping[str, Any] | None = None
+) -> xr.DataTree:
+    """Estimate again from the effects in a store; the model is not needed.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    mr, meta
+        Settings to change in the sections `mr` and `meta` of the stored configuration.
+
+    Returns
+    -------
+    xarray.DataTree
+        The store with its new groups `local` and `global`.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is not allowed.
+    StoreError
+        If there is no such store, or it has no completed sequence, or cannot be written.
+    """
+    path = Path(store).expanduser()
+    with open_results(path) as tree:
+        settings = json.loads(tree.attrs["config"])
+    for section, changes in (("mr", mr), ("meta", meta)):
+        settings[section] = {**settings[section], **(changes or {})}
+    config = parse_config(settings, path.parent, "the settings")
+    estimate_store(path, config.mr, config.meta)
+    Cube(path).note(_now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
+    return open_results(path)
+
+
+def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
+    """Compute and write the effects of every sequence that is not completed yet.
+
+    Parameters
+    ----------
+    job
+        The prepared run.
+    cube
+        Its store.
+    progress
+        Whether to show a progress bar.
+    """
+    engine, done = job.engine(), cube.completed()
+    todo = [index for index in range(len(done)) if not done[index]]
+    if not todo:
+        return
+    mutants = 3 * len(job.positions)
+    first = job.block(todo[:1])
+    engine.prepare(first)
+    with tqdm(
+        total=mutants * len(done),
+        initial=mutants * int(done.sum()),
+        unit=" mutants",
+        unit_scale=True,
+        desc=f"{int(done.sum())}/{len(done)} sequences",
+        disable=not progress,
+        smoothing=0.05,
+        mininterval=0.5,
+    ) as bar:
+        for indices in _blocks(todo, cube.shard, engine, mutants):
+            _write_block(job, cube, engine, indices, bar)
+            done[indices] = True
+            bar.update(mutants * int(done.sum()) - bar.n)
+            bar.set_description(f"{int(done.sum())}/{len(done)} sequences")
+
+
+def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], bar: tqdm) -> None:
+    moments = engine.run(job.block(indices), job.positions, bar.update)
+    shape = moments.mean.shape[:3]
+    columns, pairs = moments.mean.shape[-1], moments.cross.shape[-2:]
+    effects = estimate(
+        moments.mean.reshape(-1, columns),
+        moments.squares.reshape(-1, columns),
+        moments.cross.reshape(-1, *pairs),
+        moments.draws,
+        job.config.effects.standard_error,
+    )
+    cube.write(
+        indices[0],
+        effects.reshaped(shape),
+        moments.reference_mean.T,
+        np.sqrt(moments.reference_squares.T / moments.draws),
+    )
+
+
+def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, mutants: int) -> Iterator[list[int]]:
+    """Yield runs of sequences that fill whole shards, and at least a few batches where sequences are short."""
+    wanted = max(1, -(-2 * (engine.batch_size or 1) // mutants))
+    size = shard * -(-wanted // shard)
+    start = 0
+    while start < len(todo):
+        stop = start + 1
+        while stop < len(todo) and todo[stop] == todo[stop - 1] + 1 and todo[stop] // size == todo[start] // size:
+            stop += 1
+        yield list(todo[start:stop])
+        start = stop
+
+
+def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise StoreError("choose either --resume or --overwrite")
+    if path.exists() and not is_store(path):
+        raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
+    if path.exists() and not (resume or overwrite):
+        raise StoreError(
+            f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
+        )
+
+
+def _continue(path: Path, attrs: dict, coords: dict, config: Config) -> Cube:
+    cube = Cube(path)
+    before, now = json.loads(cube.attrs["config"]), json.loads(config.canonical())
+    changed = [key for key in now if key not in _RE_ESTIMATED and before.get(key) != now[key]]
+    if changed:
+        raise StoreError(
+            f"{path} was made with other settings ({', '.join(changed)}): use the same configuration, or --overwrite"
+        )
+    if cube.attrs["weights_sha256"] != attrs["weights_sha256"]:
+        raise StoreError(f"{path} was made with other weights of the model: use --overwrite or another name")
+    for name in coords:
+        if not np.array_equal(cube.coordinate(name).astype(object), np.asarray(coords[name]).astype(object)):
+            raise StoreError(
+                f"{path} was made from other data ({name} differs): the peaks or the FASTA file have changed; "
+                "use --overwrite or another name"
+            )
+    cube.note(_now("effects resumed"))
+    return cube
+
+
+def _now(what: str) -> str:
+    return f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')} kipoi_deepmr {__version__}: {what}"
