@@ -116,7 +116,7 @@ def whiten(columns: FloatArray, matrix: FloatArray, linked: BoolArray) -> tuple[
     valid = np.broadcast_to(symmetric & definite, batch)
     if not shared:
         return np.asarray(np.linalg.solve(factor, columns), dtype=np.float64), valid
-    side_by_side = np.moveaxis(columns, -2, 0).reshape(n_variants, -1)
+    side_by_side = np.moveaxis(columns, -2, 0).reshape(n_variants, math.prod(batch) * columns.shape[-1])
     solved = linalg.solve_triangular(factor, side_by_side, lower=True, check_finite=False)
     moved = solved.reshape(n_variants, *batch, columns.shape[-1])
     return np.moveaxis(moved, 0, -2), valid

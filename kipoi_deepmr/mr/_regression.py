@@ -71,7 +71,8 @@ def with_intercept(design: Design) -> Fit:
     residual += design.y
     x *= -slope[..., None]
     residual += x
-    collinear = ~(np.sqrt(sxx) > _COLLINEAR * np.sqrt(dot(design.x, design.x)))
+    size = np.sqrt(dot(design.x, design.x))
+    collinear = np.isfinite(size) & ~(np.sqrt(sxx) > _COLLINEAR * size)
     status = _status(design, 3, collinear, slope)
     return Fit(
         slope=_blank(slope, status),
