@@ -19,7 +19,7 @@ from kipoi_deepmr.uncertainty import MCDropout
 
 logger = logging.getLogger(__name__)
 
-_AUTO_MEMORY = {"cpu": 2**26, "cuda": 2**32}
+_AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
 _PROBE = 4
 _PROBE_TOLERANCE = 1e-4
@@ -94,7 +94,7 @@ class FullEngine:
     batch_size
         Mutants in a batch. Default: as many as `memory` allows.
     memory
-        Bound in bytes on the activations of a batch. Default: 64 MiB on a CPU, where smaller batches are as fast,
+        Bound in bytes on the activations of a batch. Default: 128 MiB on a CPU, where smaller batches are as fast,
         4 GiB on a GPU.
     """
 

@@ -14,6 +14,7 @@ from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-5
+_PER_ROW = "grows with the batch"
 Saved = tuple[Tensor, ...]
 
 
@@ -138,10 +139,9 @@ def _tensors(masks: Sequence[Mask]) -> list[Tensor]:
 def _split(whole: fx.GraphModule, inputs: int) -> tuple[fx.GraphModule, fx.GraphModule, int]:
     nodes = list(whole.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
-    drawn = set(placeholders[inputs:])
-    for node in nodes:
-        if any(source in drawn for source in node.all_input_nodes):
-            drawn.add(node)
+    drawn = _reached(nodes, placeholders[inputs:])
+    for node in _reached(nodes, placeholders[:inputs]):
+        node.meta[_PER_ROW] = True
     constant = {node for node in nodes if node.op == "get_attr"}
     saved = [
         node
@@ -168,8 +168,16 @@ def _split(whole: fx.GraphModule, inputs: int) -> tuple[fx.GraphModule, fx.Graph
     return fx.GraphModule(whole, first), fx.GraphModule(whole, second), layers
 
 
+def _reached(nodes: Sequence[fx.Node], sources: Sequence[fx.Node]) -> set[fx.Node]:
+    reached = set(sources)
+    for node in nodes:
+        if any(source in reached for source in node.all_input_nodes):
+            reached.add(node)
+    return reached
+
+
 def _peak_bytes(module: fx.GraphModule) -> int:
-    """Return the largest number of bytes that live at once in a graph's activations."""
+    """Return the largest number of bytes that live at once in activations that grow with the batch."""
     nodes = list(module.graph.nodes)
     last_use = {source: index for index, node in enumerate(nodes) for source in node.all_input_nodes}
     live = peak = 0
@@ -186,7 +194,7 @@ def _peak_bytes(module: fx.GraphModule) -> int:
 def _bytes(node: fx.Node) -> int:
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else [value]
-    if node.target in _VIEWS:
+    if node.target in _VIEWS or _PER_ROW not in node.meta:
         return 0
     return sum(tensor.numel() * tensor.element_size() for tensor in values if isinstance(tensor, Tensor))
 
