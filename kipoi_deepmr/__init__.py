@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kipoi_deepmr import meta, mr
     from kipoi_deepmr.config import load_config
     from kipoi_deepmr.cube import open_results
-    from kipoi_deepmr.pipeline import run
+    from kipoi_deepmr.pipeline.run import run
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_config", "meta", "mr", "open_results", "run"]
