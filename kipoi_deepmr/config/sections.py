@@ -1,0 +1,330 @@
+"""The settings as typed sections, each key with its default and what is allowed; their canonical dump."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
+
+
+class FaultAt(ValueError):
+    """A fault that stands elsewhere than at the section that finds it.
+
+    Parameters
+    ----------
+    location
+        Keys that lead to it.
+    text
+        What is wrong.
+    """
+
+    def __init__(self, location: tuple[str, ...], text: str) -> None:
+        super().__init__(text)
+        self.location = location
+
+
+def describe(value: object) -> str:
+    """Say what stands in the file where something else was expected."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"the text '{value}'" if value else "an empty text"
+    named = {dict: "keys", list: "a list", bool: str(value).lower()}
+    return named.get(type(value), f"{value!r}")
+
+
+def _bytes(size: str) -> int | None:
+    match = _SIZE.fullmatch(size.strip())
+    if match is None:
+        return None
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
+
+
+def _size(value: Any) -> str:
+    if not isinstance(value, str) or (value != "auto" and not _bytes(value)):
+        raise ValueError(f"write a size such as 2GiB or 512MiB, or auto; found {describe(value)}")
+    return value
+
+
+def _available_engine(value: str) -> str:
+    if value == "local":
+        raise ValueError("the local engine is not available in this version: use auto or full")
+    return value
+
+
+def _available_method(value: str) -> str:
+    if value == "ensemble":
+        raise ValueError("ensembles are not available in this version: use mc_dropout")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("the text is empty")
+    return value
+
+
+def _name(value: str) -> str:
+    if not value or value != value.strip() or any(unicodedata.category(sign) == "Cc" for sign in value):
+        raise ValueError(f"{value!r} cannot be a name: it is empty, begins or ends with a space, or is not printable")
+    return value
+
+
+def _task(value: Any) -> str | int:
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError(
+        "expected a label or glob (in quotes where YAML takes it for something else) or an index from 0, "
+        f"found {describe(value)}"
+    )
+
+
+def _positions(value: Any) -> Any:
+    if value == "all":
+        return value
+    whole = isinstance(value, list | tuple) and all(type(end) is int for end in value)
+    if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
+        raise ValueError(f"write all, or [start, end) as [20, 40] with 0 <= start < end; found {value!r}")
+    return tuple(value)
+
+
+def _plain(args: dict[str, Any]) -> dict[str, Any]:
+    for name, value in args.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: only text, finite numbers, true, false, lists and keys; {error}") from None
+    return args
+
+
+Text = Annotated[StrictStr, AfterValidator(_not_blank)]
+Name = Annotated[StrictStr, AfterValidator(_name)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positions = Annotated[Literal["all"] | tuple[StrictInt, StrictInt], BeforeValidator(_positions)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """Which Kipoi model is asked."""
+
+    name: Text = Field(description="Kipoi model; with source: dir a path relative to this file")
+    source: Text = Field("kipoi", description="any Kipoi source: kipoi, dir, github-permalink, one of your own")
+
+
+class DataloaderSection(_Section):
+    """What is handed to the model's own Kipoi dataloader."""
+
+    args: Annotated[dict[StrictStr, Any], AfterValidator(_plain)] = Field(
+        default_factory=dict, description="arguments of the dataloader, e.g. fasta_file"
+    )
+    intervals_arg: Text | None = Field(None, description="its argument for the intervals, when it is not found")
+    fasta_arg: Text | None = Field(None, description="its argument for the FASTA file, when it is not found")
+
+
+class Task(_Section):
+    """One output of the model, or several when `task` is a glob."""
+
+    task: Annotated[StrictInt | StrictStr, BeforeValidator(_task)] = Field(
+        description="label, index (from 0) or glob of the model's outputs"
+    )
+    occurrence: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="which one, counted from 1, where the label occurs several times"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"task": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _occurrence_of_a_label(self) -> Self:
+        if isinstance(self.task, int) and self.occurrence is not None:
+            raise ValueError(f"task {self.task} is an index, which is unique: leave `occurrence` out")
+        return self
+
+
+class Exposure(Task):
+    """An exposure: a task and the regions that it binds."""
+
+    peaks: Text | None = Field(
+        None, description="BED or narrowPeak (gz) of the bound regions; {task} stands for the label of a glob's match"
+    )
+
+
+class SequencesSection(_Section):
+    """Which reference sequences are mutated."""
+
+    per_exposure: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        25, description="sequences sampled per exposure; null takes all"
+    )
+    chromosomes: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="only these contigs, e.g. those held out in training"
+    )
+    seed: StrictInt = Field(1, description="seed of the sample")
+    intervals: Text | None = Field(None, description="one BED for all exposures instead of peaks per exposure")
+    min_prediction: Number | None = Field(
+        None, description="keep windows that the model itself predicts at least this high for the exposure"
+    )
+    length: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="window length in bp, when the dataloader and the model do not say it"
+    )
+    max_n_fraction: Number = Field(0.1, ge=0, le=1, description="windows with a larger share of N are left out")
+    merge_distance: Annotated[StrictInt, Field(ge=0)] = Field(
+        0, description="windows whose centres lie within this many bp count as one"
+    )
+
+
+class UncertaintySection(_Section):
+    """Where the error of an effect comes from."""
+
+    method: Annotated[Literal["mc_dropout", "ensemble"], AfterValidator(_available_method)] = Field(
+        "mc_dropout", description="mc_dropout (a draw is a thinned network)"
+    )
+    draws: Annotated[StrictInt, Field(ge=2)] = Field(50, description="number of draws, at least 2")
+    seed: Annotated[StrictInt, Field(ge=0)] = Field(1, description="seed of the draws")
+    shared_draws: StrictBool = Field(
+        False, description="the same thinned networks for all sequences; their errors are then dependent"
+    )
+
+
+class EffectsSection(_Section):
+    """The scale of an effect and the meaning of its standard error."""
+
+    scale: Literal["identity", "logit", "log"] = Field("identity", description="identity, logit or log of the output")
+    standard_error: Literal["posterior", "monte_carlo"] = Field(
+        "posterior", description="posterior: SD over draws; monte_carlo: SD / sqrt(draws)"
+    )
+
+
+class MutagenesisSection(_Section):
+    """Which positions are mutated, and how."""
+
+    positions: Positions = Field("all", description="all, or [start, end) counted from 0 in the window")
+    engine: Annotated[Literal["auto", "local", "full"], AfterValidator(_available_engine)] = Field(
+        "auto", description="auto or full (every mutant through the whole network)"
+    )
+    memory: Annotated[StrictStr, BeforeValidator(_size)] = Field(
+        "auto", description="bound on the memory of the network's activations, e.g. 2GiB"
+    )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bound on activations in bytes; None leaves the choice to the engine."""
+        return _bytes(self.memory)
+
+
+class MRSection(_Section):
+    """Mendelian randomization of each sequence."""
+
+    methods: list[Literal["egger", "ivw"]] = Field(["egger", "ivw"], min_length=1, description="estimators: egger, ivw")
+    min_f: Number = Field(0.0, ge=0, description="mutations with (effect/SE)^2 of the exposure below this are left out")
+    alpha: Number = Field(0.05, gt=0, lt=1, description="1 - confidence level of the intervals")
+
+    @field_validator("methods")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each method may be named once")
+        return value
+
+
+class MetaSection(_Section):
+    """Meta-analysis over the sequences of an exposure."""
+
+    method: Literal["REML", "DL", "PM", "ML", "FE"] = Field("REML", description="estimator of tau2")
+    test: Literal["z", "knha"] = Field("z", description="z, or knha for Knapp-Hartung")
+
+
+class Config(_Section):
+    """A validated configuration; `load_config` makes it from a YAML file.
+
+    Attributes
+    ----------
+    directory : Path
+        Folder of the YAML file, from which relative paths are counted.
+    """
+
+    model: ModelSection
+    dataloader: DataloaderSection = DataloaderSection()
+    exposures: dict[Name, Exposure] = Field(min_length=1)
+    outcomes: dict[Name, Task] = Field(min_length=1)
+    sequences: SequencesSection = SequencesSection()
+    uncertainty: UncertaintySection = UncertaintySection()
+    effects: EffectsSection = EffectsSection()
+    mutagenesis: MutagenesisSection = MutagenesisSection()
+    mr: MRSection = MRSection()
+    meta: MetaSection = MetaSection()
+
+    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, data: Any) -> Any:
+        """Take a section whose lines are all comments, which YAML reads as nothing, for its defaults."""
+        if not isinstance(data, Mapping):
+            return data
+        needed = {"model", "exposures", "outcomes"}
+        return {key: value for key, value in data.items() if value is not None or key in needed}
+
+    @model_validator(mode="after")
+    def _sequences_come_from_somewhere(self) -> Self:
+        without = [name for name, exposure in self.exposures.items() if exposure.peaks is None]
+        if self.sequences.intervals is None and without:
+            raise FaultAt(
+                ("exposures", without[0]),
+                f"no sequences for {', '.join(without)}: give each exposure `peaks`, or one BED for all as "
+                "`sequences: {intervals: ...}` (with `min_prediction` to keep what the model predicts as bound)",
+            )
+        if self.sequences.intervals is not None and len(without) < len(self.exposures):
+            named = [name for name, exposure in self.exposures.items() if exposure.peaks is not None]
+            raise FaultAt(
+                ("sequences", "intervals"),
+                f"both `sequences.intervals` and `peaks` ({', '.join(named)}) are given: choose one",
+            )
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """Folder from which relative paths are counted."""
+        return self._directory
+
+    def resolve(self, path: str) -> Path:
+        """Return a path of the file as an absolute path (``~`` expanded, relative to the YAML file)."""
+        return (self.directory / Path(path).expanduser()).resolve()
+
+    def canonical(self) -> str:
+        """Return the configuration with all defaults as one line of JSON, the same for the same settings.
+
+        The order of keys in the file does not matter, that of exposures and outcomes does: it is the order of results.
+        """
+        settings = self.model_dump(mode="json")
+        args = settings["dataloader"]
+        args["args"] = json.loads(json.dumps(args["args"], sort_keys=True))
+        return json.dumps(settings, ensure_ascii=False, separators=(",", ":"))
+
+    def sha256(self) -> str:
+        """Return the digest of `canonical`."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
