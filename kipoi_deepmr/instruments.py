@@ -52,10 +52,15 @@ def select(bx: ArrayLike, bxse: ArrayLike, by: ArrayLike, byse: ArrayLike, *, mi
     known = np.logical_and.reduce([np.isfinite(array) for array in arrays])
     exposure_effect, exposure_se, _, outcome_se = arrays
     with_error = known & (exposure_se > 0) & (outcome_se > 0)
-    strength = np.divide(exposure_effect, exposure_se, out=np.zeros(known.shape), where=with_error) ** 2
+    with np.errstate(over="ignore"):  # an effect without practical error is as strong as can be
+        strength = np.divide(exposure_effect, exposure_se, out=np.zeros(known.shape), where=with_error) ** 2
     use = with_error & (strength >= min_f)
+    kept_bx, kept_bxse, kept_by, kept_byse = (np.where(use, array, np.nan) for array in arrays)
     return Instruments(
-        *(np.where(use, array, np.nan) for array in arrays),
+        kept_bx,
+        kept_bxse,
+        kept_by,
+        kept_byse,
         n_weak=(with_error & ~use).sum(-1),
         n_without_error=(known & ~with_error).sum(-1),
     )
