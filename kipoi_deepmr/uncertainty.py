@@ -1,6 +1,7 @@
 """Draws of MC-dropout: a draw is a thinned network, its masks broadcast over the batch and fixed by a counter."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -13,7 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from kipoi_deepmr.errors import DropoutError, ModelError
 
-Kind = Literal["elementwise", "feature", "alpha", "feature_alpha"]
+logger = logging.getLogger(__name__)
+
+Kind = Literal["elementwise", "feature", "row", "alpha", "feature_alpha"]
 
 _FUNCTIONS: dict[Callable[..., Any], Kind] = {
     F.dropout: "elementwise",
@@ -31,6 +34,8 @@ _FUNCTIONS: dict[Callable[..., Any], Kind] = {
     torch.feature_alpha_dropout: "feature_alpha",
     torch.feature_alpha_dropout_: "feature_alpha",
 }
+_IN_PLACE = {torch.dropout_, torch.feature_dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_}
+_UNBATCHED_DIMENSIONS = {F.dropout1d: 2, F.dropout3d: 4}  # where the first axis counts as channels
 _DROPOUT_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _SELU_SATURATION = -1.7580993408473766  # -scale * alpha of SELU (Klambauer 2017), where alpha dropout sends a unit
 
@@ -42,7 +47,8 @@ class DropoutSite:
     Attributes
     ----------
     kind : str
-        ``elementwise``, ``feature`` (whole channels), ``alpha`` or ``feature_alpha``.
+        ``elementwise``, ``feature`` (whole channels), ``row`` (everything; what Dropout1d does to (batch, features) and
+        Dropout3d to four axes, as they take the first axis for channels), ``alpha`` or ``feature_alpha``.
     p : float
         Probability to drop.
     shape : tuple of int
@@ -74,8 +80,8 @@ class Mask:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the mask."""
-        dropped = x * self.factor
-        return dropped if self.offset is None else dropped + self.offset
+        dropped = x * self.factor.to(x.dtype)
+        return dropped if self.offset is None else dropped + self.offset.to(x.dtype)
 
 
 class DropoutMode(TorchFunctionMode):
@@ -114,9 +120,13 @@ class DropoutMode(TorchFunctionMode):
         p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
         if p == 0.0:
             return x
+        if _UNBATCHED_DIMENSIONS.get(func) == x.dim():
+            kind = "row"
         index = self._count
         self._count += 1
-        return self._apply(index, x, kind, p)
+        dropped = self._apply(index, x, kind, p)
+        in_place = func in _IN_PLACE or bool(kwargs.get("inplace", len(args) > 3 and args[3]))
+        return x.copy_(dropped) if in_place and dropped is not x else dropped
 
 
 def find_dropouts(
@@ -143,6 +153,8 @@ def find_dropouts(
     ModelError
         If a dropout's input does not grow with the batch along exactly one axis.
     """
+    if isinstance(network, nn.Module):
+        _warn_of_hidden_dropout(network)
     shapes = []
     for batch in (2, 3):
         seen: list[tuple[Kind, float, tuple[int, ...]]] = []
@@ -165,15 +177,15 @@ def _site(
 ) -> DropoutSite:
     kind, p, shape = two
     axes = [axis for axis, sizes in enumerate(zip(shape, three[2], strict=False)) if sizes[0] != sizes[1]]
-    if len(axes) != 1 or len(shape) != len(three[2]) or shape[axes[0]] % 2:
+    if len(axes) != 1 or len(shape) != len(three[2]) or 3 * shape[axes[0]] != 2 * three[2][axes[0]]:
         raise ModelError(
             f"dropout {index + 1} of the network ({kind}, p={p:g}) acts on {shape} for 2 sequences and {three[2]} for 3: "
             "its mask cannot be shared by a batch, which needs exactly one axis that grows with the batch"
         )
     mask = list(shape)
     mask[axes[0]] = 1
-    if kind in ("feature", "feature_alpha"):
-        mask[2:] = [1] * len(mask[2:])
+    shared_from = {"feature": 2, "feature_alpha": 2, "row": 0}.get(kind, len(mask))
+    mask[shared_from:] = [1] * len(mask[shared_from:])
     return DropoutSite(kind, p, tuple(mask), axes[0], shape[axes[0]] // 2)
 
 
@@ -182,13 +194,13 @@ def explain_no_dropout(module: nn.Module) -> DropoutError:
     idle = [
         name or "(the network itself)" for name, part in module.named_modules() if isinstance(part, _DROPOUT_MODULES)
     ]
-    recurrent = [n for n, part in module.named_modules() if isinstance(part, nn.RNNBase) and part.dropout > 0]
-    if idle:
+    hidden = _hidden_dropouts(module)
+    if hidden:
+        found = f"That of {', '.join(hidden)} runs inside one torch call, where its mask cannot be fixed."
+    elif idle:
         found = f"It has dropout modules ({', '.join(idle)}), but with p=0 or never called in eval mode."
-    elif recurrent:
-        found = (
-            f"The dropout between the layers of {', '.join(recurrent)} runs inside one torch call and cannot be fixed."
-        )
+    elif any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        found = "It is compiled with TorchScript, where no dropout can be seen: give the network as Python code."
     else:
         found = "It has none."
     return DropoutError(
@@ -196,6 +208,25 @@ def explain_no_dropout(module: nn.Module) -> DropoutError:
         f"Dropout1d/2d/3d, AlphaDropout and the functions of torch.nn.functional). {found} "
         "Choose a model with dropout, or give the model a dropout layer in the place where it was trained with one"
     )
+
+
+def _hidden_dropouts(module: nn.Module) -> list[str]:
+    """Return the parts whose dropout runs inside one torch call: between recurrent layers, on attention weights."""
+    return [
+        name or type(part).__name__
+        for name, part in module.named_modules()
+        if (isinstance(part, nn.RNNBase) and part.num_layers > 1 and part.dropout > 0)
+        or (isinstance(part, nn.MultiheadAttention) and part.dropout > 0)
+    ]
+
+
+def _warn_of_hidden_dropout(module: nn.Module) -> None:
+    hidden = _hidden_dropouts(module)
+    if hidden:
+        logger.warning(
+            "the dropout inside %s stays off in all draws: it runs inside one torch call, where its mask cannot be fixed",
+            ", ".join(hidden),
+        )
 
 
 class MCDropout:
@@ -232,7 +263,7 @@ class MCDropout:
         self.sites = tuple(sites)
         self.device = device
         self._seed = seed
-        self._dtype = dtype
+        self._dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         self._shared = shared
 
     def keep(self, sequence: str, draw: int, site: int) -> np.ndarray:
@@ -253,7 +284,7 @@ class MCDropout:
         """
         words = ("shared" if self._shared else sequence, str(draw), str(site))
         key = hashlib.blake2b("\0".join((str(self._seed), *words)).encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
+        generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
         return generator.random(self.sites[site].shape, dtype=np.float32) >= self.sites[site].p
 
     def masks(self, sequences: Sequence[str], draw: int) -> "DrawMasks":
@@ -270,7 +301,7 @@ class MCDropout:
         """Turn kept units into what dropout does to an activation."""
         if site.p >= 1.0:
             return Mask(torch.zeros_like(kept, dtype=self._dtype), None)
-        if site.kind in ("elementwise", "feature"):
+        if site.kind not in ("alpha", "feature_alpha"):
             return Mask(kept.to(self._dtype) / (1.0 - site.p), None)
         # Klambauer 2017: dropped units go to the saturation value; scale and shift restore mean and variance.
         scale = ((1.0 - site.p) * (1.0 + site.p * _SELU_SATURATION**2)) ** -0.5
