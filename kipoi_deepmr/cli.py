@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,15 +50,19 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     _log_to_stderr(args.verbose - args.quiet)
     handler: Callable[[argparse.Namespace], int] = args.handler
     try:
-        return handler(args)
+        status = handler(args)
+        sys.stdout.flush()
+        return status
     except DeepMRError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: completed sequences are kept; go on with `run --resume`", file=sys.stderr)
+        kept = ": completed sequences are kept; go on with `run --resume`" if handler is _run else ""
+        print(f"\ninterrupted{kept}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has gone, as in `| head`; nothing may be written when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -212,12 +217,12 @@ def _in_words(report: dict[str, Any]) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in words, such as ``2 h 5 min``."""
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if days >= 1:
-        return f"{int(days)} d {round(hours % 24)} h"
-    if hours >= 1:
-        return f"{int(hours)} h {round(minutes % 60)} min"
-    return f"{minutes:.1f} min" if minutes >= 1 else f"{max(seconds, 0.1):.1f} s"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24} h"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds / 60:.1f} min" if seconds >= 59.95 else f"{max(seconds, 0.1):.1f} s"
 
 
 def _run(args: argparse.Namespace) -> int:

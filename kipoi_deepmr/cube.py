@@ -1,10 +1,11 @@
 """The zarr store: template, writes by region, completion mask, estimates, open."""
 
+import errno
 import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ EFFECTS_GROUP = "effects"
 LOCAL_GROUP = "local"
 GLOBAL_GROUP = "global"
 _FILES_PER_VARIABLE = 1000
+_DIGEST = "config_sha256"
+_ESTIMATES_OF = "estimates_of"
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,9 @@ class Cube:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _explained(path, "opened"):
+        with explained(path, "opened"):
             self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
-            self._effects = self._root[EFFECTS_GROUP]
-        self.shard = int(self._effects["completed"].chunks[0])
+            self.shard = self._array("completed").chunks[0]
 
     @classmethod
     def create(cls, path: Path, template: Template, *, overwrite: bool = False) -> "Cube":
@@ -94,16 +96,17 @@ class Cube:
                 raise StoreError(
                     f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
                 )
-            if not is_store(path):
-                raise StoreError(f"{path} exists and is no store of kipoi_deepmr: it is not overwritten")
-        partial = path.with_name(path.name + ".partial")
-        with _explained(path, "created"):
+            check_replaceable(path)
+        partial, replaced = (path.with_name(path.name + end) for end in (".partial", ".replaced"))
+        with explained(path, "created"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in (partial, replaced):
+                _clear(leftover, _DIGEST)
             _write_template(partial, template)
             if path.exists():
-                shutil.rmtree(path)
+                os.replace(path, replaced)
             os.replace(partial, path)
+            shutil.rmtree(replaced, ignore_errors=True)
         return cls(path)
 
     @property
@@ -113,11 +116,26 @@ class Cube:
 
     def completed(self) -> NDArray[np.bool_]:
         """Return which sequences are written, shape (sequence,)."""
-        return np.asarray(self._effects["completed"][:], dtype=bool)
+        array = self._array("completed")
+        with suppress(OSError, ValueError, RuntimeError):
+            return np.asarray(array[:], dtype=bool)
+        done = np.zeros(array.shape, dtype=bool)
+        for start in range(0, len(done), self.shard):
+            # What cannot be read was cut off while it was written: the sequence is computed again.
+            with suppress(OSError, ValueError, RuntimeError):
+                done[start : start + self.shard] = array[start : start + self.shard]
+        return done
 
     def coordinate(self, name: str) -> NDArray[Any]:
         """Return a coordinate of `/effects`."""
-        return np.asarray(self._effects[name][...])
+        with explained(self.path, "read"):
+            return np.asarray(self._array(name)[...])
+
+    def _array(self, name: str) -> "zarr.Array[Any]":
+        array = self._root[f"{EFFECTS_GROUP}/{name}"]
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"{self.path} is damaged: {EFFECTS_GROUP}/{name} is no array")
+        return array
 
     def write(
         self, start: int, effects: Effects, reference: NDArray[np.float64], reference_sd: NDArray[np.float64]
@@ -154,15 +172,15 @@ class Cube:
             "outcome_reference": reference[exposures:],
             "outcome_reference_sd": reference_sd[exposures:],
         }
-        with _explained(self.path, "written"):
+        with explained(self.path, "written"):
             for name, block in blocks.items():
                 leading = terms.EFFECTS[name].dims.index(terms.SEQUENCE)
-                self._effects[name][(slice(None),) * leading + (where,)] = block.astype(np.float32)
-            self._effects["completed"][where] = True
+                self._array(name)[(slice(None),) * leading + (where,)] = block.astype(np.float32)
+            self._array("completed")[where] = True
 
     def note(self, line: str, **attrs: Any) -> None:
         """Add a line to the history and set attributes of the root."""
-        with _explained(self.path, "written"):
+        with explained(self.path, "written"):
             history = str(self._root.attrs.get("history", ""))
             self._root.attrs.update({"history": f"{history}\n{line}".strip(), **attrs})
             _consolidate(self.path)
@@ -171,9 +189,33 @@ class Cube:
 def is_store(path: Path) -> bool:
     """Tell whether a folder is a store of kipoi_deepmr."""
     try:
-        return "config_sha256" in zarr.open_group(path, mode="r").attrs
+        return _DIGEST in zarr.open_group(path, mode="r", use_consolidated=False).attrs
     except (OSError, ValueError, KeyError):
         return False
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that `--overwrite` would delete nothing but a store.
+
+    Parameters
+    ----------
+    path
+        An existing file or folder.
+
+    Raises
+    ------
+    StoreError
+        If it is no store of kipoi_deepmr, or holds other files.
+    """
+    if not is_store(path):
+        raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
+    own = {"zarr.json", EFFECTS_GROUP, LOCAL_GROUP, GLOBAL_GROUP}
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own and entry.name[0] != ".")
+    if foreign:
+        raise StoreError(
+            f"{path} holds files that kipoi_deepmr did not write ({', '.join(foreign[:5])}), which --overwrite would "
+            "delete: move them, or choose another name"
+        )
 
 
 def open_results(path: str | Path) -> xr.DataTree:
@@ -199,8 +241,9 @@ def open_results(path: str | Path) -> xr.DataTree:
         raise StoreError(f"{path} does not exist")
     if not is_store(path):
         raise StoreError(f"{path} is no store of kipoi_deepmr")
-    with _explained(path, "opened"):
-        return xr.open_datatree(path, engine="zarr", chunks=None)
+    with explained(path, "opened"):
+        # Not the consolidated metadata, which a process that died while it replaced the estimates left behind.
+        return xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False)
 
 
 def write_estimates(path: Path, local: xr.Dataset, overall: xr.Dataset) -> None:
@@ -219,17 +262,20 @@ def write_estimates(path: Path, local: xr.Dataset, overall: xr.Dataset) -> None:
         If they cannot be written; the old groups then stay.
     """
     partial = path.with_name(path.name + ".estimates")
-    with _explained(path, "written"):
-        shutil.rmtree(partial, ignore_errors=True)
+    with explained(path, "written"):
+        _clear(partial, _ESTIMATES_OF)
+        zarr.create_group(partial, attributes={_ESTIMATES_OF: path.name}, zarr_format=3)
         for name, dataset in ((LOCAL_GROUP, local), (GLOBAL_GROUP, overall)):
             dataset.to_zarr(partial / name, mode="w", consolidated=False, zarr_format=3)
+        # A process that dies from here on leaves a store without estimates, never old beside new ones.
+        _forget_consolidated(path)
         for name in (LOCAL_GROUP, GLOBAL_GROUP):
-            old = partial / f"old-{name}"
             if (path / name).exists():
-                os.replace(path / name, old)
+                os.replace(path / name, partial / f"old-{name}")
+        for name in (LOCAL_GROUP, GLOBAL_GROUP):
             os.replace(partial / name, path / name)
-        shutil.rmtree(partial, ignore_errors=True)
         _consolidate(path)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_template(path: Path, template: Template) -> None:
@@ -283,21 +329,57 @@ def _consolidate(path: Path) -> None:
         zarr.consolidate_metadata(path)
 
 
+def _forget_consolidated(path: Path) -> None:
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    root.attrs.update(dict(root.attrs))
+
+
+def _clear(leftover: Path, mark: str) -> None:
+    """Delete what a killed process left behind, known by an attribute of its group, and nothing else."""
+    if not leftover.exists():
+        return
+    with suppress(OSError, ValueError, KeyError):
+        # A process that dies in its very first write leaves zarr's temporary file, or nothing.
+        begun = all(entry.name.startswith("zarr.") and entry.suffix == ".partial" for entry in leftover.iterdir())
+        if begun or mark in zarr.open_group(leftover, mode="r", use_consolidated=False).attrs:
+            shutil.rmtree(leftover)
+            return
+    raise StoreError(f"{leftover} is in the way, and kipoi_deepmr did not write it: move it, or choose another output")
+
+
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Turn what the file system and zarr raise into a `StoreError`.
+
+    Parameters
+    ----------
+    path
+        The store.
+    what
+        What is done to it: created, opened, read or written.
+
+    Raises
+    ------
+    StoreError
+        With the reason.
+    """
+    reading = what in ("opened", "read")
+    low_level = (OSError, KeyError, ValueError, RuntimeError) if reading else (OSError, KeyError)
     try:
         yield
     except StoreError:
         raise
-    except (OSError, KeyError) as error:
-        full = " The disk is full: free some space, then go on with --resume." if _is_full(error) else ""
-        rights = " The folder cannot be written: choose another output." if isinstance(error, PermissionError) else ""
-        raise StoreError(
-            f"{path} cannot be {what}: {error}.{full}{rights} Sequences that were completed are kept"
-        ) from error
+    except low_level as error:
+        reason = str(getattr(error, "strerror", None) or error or type(error).__name__).rstrip(".")
+        raise StoreError(f"{path} cannot be {what}: {reason}. {_advice(error, what)}") from error
 
 
-def _is_full(error: BaseException) -> bool:
-    import errno
-
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _advice(error: Exception, what: str) -> str:
+    kept = " Sequences that were completed are kept" if what == "written" else ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full: free some space, then go on with --resume.{kept}"
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return f"The folder cannot be written: choose another output, or ask for the rights.{kept}"
+    if what in ("opened", "read"):
+        return "The store is incomplete or damaged: write it anew with --overwrite"
+    return f"Check the folder, then go on with --resume.{kept}"

@@ -5,8 +5,10 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP, LOCAL_GROUP
+from kipoi_deepmr.errors import StoreError
 
 _TERMINAL_ROWS = 200
+_TERMINAL_COLUMNS = 100
 
 
 def global_table(results: xr.DataTree) -> pd.DataFrame:
@@ -21,8 +23,13 @@ def global_table(results: xr.DataTree) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns exposure, outcome, method and the variables of `/global`.
+
+    Raises
+    ------
+    StoreError
+        If the store has no estimates yet.
     """
-    return _tidy(results[GLOBAL_GROUP].to_dataset(), (*terms.GLOBAL_DIMS, terms.METHOD))
+    return _tidy(_group(results, GLOBAL_GROUP), (*terms.GLOBAL_DIMS, terms.METHOD))
 
 
 def local_table(results: xr.DataTree) -> pd.DataFrame:
@@ -37,40 +44,49 @@ def local_table(results: xr.DataTree) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns exposure, outcome, sequence, method and the variables of `/local`.
+
+    Raises
+    ------
+    StoreError
+        If the store has no estimates yet.
     """
-    local = results[LOCAL_GROUP].to_dataset()
-    table = _tidy(local, (*terms.LOCAL_DIMS, terms.METHOD))
+    table = _tidy(_group(results, LOCAL_GROUP), (*terms.LOCAL_DIMS, terms.METHOD))
     return table[table["bound"]].drop(columns="bound").reset_index(drop=True)
 
 
 def terminal_table(results: xr.DataTree) -> str:
     """Return the global effects as text of at most 100 columns."""
     table = global_table(results)
-    scale = str(results.attrs["scale"])
-    shown = pd.DataFrame(
+    first, others = table.head(_TERMINAL_ROWS), len(table) - _TERMINAL_ROWS
+    level = f"{100 * float(results[GLOBAL_GROUP]['ci_low'].attrs['confidence_level']):.10g}%"
+    numbers = pd.DataFrame(
         {
-            "exposure": table["exposure"].map(_short),
-            "outcome": table["outcome"].map(_short),
-            "method": table["method"],
-            "estimate": table["estimate"].map(_number),
-            "interval": [
+            "method": first["method"],
+            "estimate": first["estimate"].map(_number),
+            f"{level} interval": [
                 f"[{_number(low)}, {_number(high)}]"
-                for low, high in zip(table["ci_low"], table["ci_high"], strict=True)
+                for low, high in zip(first["ci_low"], first["ci_high"], strict=True)
             ],
-            "p": table["pvalue"].map(lambda p: f"{p:.1e}" if p == p else "-"),
-            "tau": (table["tau2"] ** 0.5).map(_number),
-            "I2": table["i2"].map(lambda i2: f"{i2:.1f}%" if i2 == i2 else "-"),
-            "n": table["n_sequences"],
+            "p": first["pvalue"].map(lambda p: f"{p:.1e}" if p == p else "-"),
+            "tau": (first["tau2"] ** 0.5).map(_number),
+            "I2": first["i2"].map(lambda i2: f"{i2:.1f}%" if i2 == i2 else "-"),
+            "n": first["n_sequences"],
         }
     )
-    level = f"{100 * float(results[GLOBAL_GROUP]['ci_low'].attrs['confidence_level']):g}%"
-    shown = shown.rename(columns={"interval": f"{level} interval"})
-    text = shown.head(_TERMINAL_ROWS).to_string(index=False)
-    more = f"\n... and {len(shown) - _TERMINAL_ROWS} rows more" if len(shown) > _TERMINAL_ROWS else ""
+    left = _TERMINAL_COLUMNS - len(numbers.to_string(index=False).partition("\n")[0])
+    names = _short([first["exposure"], first["outcome"]], left - 2)
+    text = pd.concat([*names, numbers], axis=1).to_string(index=False)
+    more = f"\n... and {others} rows more" if others > 0 else ""
     return (
-        f"Global model-implied effects: outcome per exposure on the {scale} scale, {results.attrs['standard_error']} "
-        f"standard errors\n{text}{more}"
+        f"Global model-implied effects: outcome per exposure on the {results.attrs['scale']} scale,\n"
+        f"{results.attrs['standard_error']} standard errors\n{text}{more}"
     )
+
+
+def _group(results: xr.DataTree, name: str) -> xr.Dataset:
+    if name not in results.children:
+        raise StoreError("the store has no estimates yet: finish it with `run --resume`, or use `mr`")
+    return results[name].to_dataset()
 
 
 def _tidy(dataset: xr.Dataset, index: tuple[str, ...]) -> pd.DataFrame:
@@ -78,8 +94,17 @@ def _tidy(dataset: xr.Dataset, index: tuple[str, ...]) -> pd.DataFrame:
     return frame.astype({name: str for name in index if name in frame})
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 16 else f"{name[:15]}…"
+def _short(columns: list[pd.Series], width: int) -> list[pd.Series]:
+    """Cut names in their middle, so that two columns fit the width; the ends of names tell more than the middle."""
+    longest = [max([len(str(column.name)), *column.map(len)]) for column in columns]
+    half = width // 2
+    limits = [max(half, width - longest[1]), max(half, width - longest[0])]
+    return [column.map(lambda name, n=limit: _cut(name, n)) for column, limit in zip(columns, limits, strict=True)]
+
+
+def _cut(name: str, width: int) -> str:
+    tail = (width - 2) // 2
+    return name if len(name) <= width else f"{name[: width - 2 - tail]}..{name[-tail:]}"
 
 
 def _number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 EXPOSURE = "exposure"
 OUTCOME = "outcome"
@@ -119,7 +120,7 @@ GLOBAL: Mapping[str, Term] = {
 _SCALE_UNITS = {"identity": "1", "logit": "log odds", "log": "log"}
 
 
-def attributes(term: Term, scale: str, **more: str) -> dict[str, str]:
+def attributes(term: Term, scale: str, **more: str) -> dict[str, Any]:
     """Return the attributes of a variable: long_name, units and the scale of the effects where it has one.
 
     Parameters

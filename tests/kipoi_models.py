@@ -5,8 +5,12 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import kipoi
 import numpy as np
 import torch
+import yaml
+
+from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 
 MODEL_YAML = """\
 defined_as: kipoi.model.PyTorchModel
@@ -108,3 +112,81 @@ def write_peaks(path: Path, rows: Sequence[tuple[str, int, int]]) -> Path:
     else:
         path.write_text(text)
     return path
+
+
+def write_project(
+    folder: Path, changes: dict | None = None, genome: dict[str, int] | None = None, **model_options: object
+) -> Path:
+    """Write a model, a genome, peaks of two exposures that share one region, and the YAML file; return its path.
+
+    `changes` replaces keys of the sections; a section that is None is left out.
+    """
+    if not (folder / "model").exists():
+        write_model(folder / "model", **model_options)  # type: ignore[arg-type]
+    if not (folder / "genome.fa").exists():
+        write_genome(folder / "genome.fa", genome or {"chr1": 1200, "chr2": 700})
+    write_peaks(folder / "peaks" / "A.bed", [("chr1", 100, 140), ("chr1", 500, 530), ("chr2", 300, 310)])
+    write_peaks(folder / "peaks" / "B.bed.gz", [("chr1", 100, 140), ("chr2", 600, 620)])
+    config: dict = {
+        "model": {"name": "model", "source": "dir"},
+        "dataloader": {"args": {"fasta_file": "genome.fa"}},
+        "exposures": {
+            "A": {"task": "TF1", "peaks": "peaks/A.bed"},
+            "B": {"task": "TF2", "occurrence": 2, "peaks": "peaks/B.bed.gz"},
+        },
+        "outcomes": {"open": {"task": "DNase"}},
+        "sequences": {"per_exposure": None},
+        "uncertainty": {"draws": 4},
+        "mutagenesis": {"positions": [20, 28]},
+    }
+    for section, keys in (changes or {}).items():
+        if keys is None:
+            config.pop(section, None)
+        else:
+            config[section] = {**config.get(section, {}), **keys}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def plain_loop(
+    folder: Path,
+    sequences: dict[str, str],
+    columns: Sequence[int],
+    positions: range,
+    *,
+    draws: int,
+    seed: int = 1,
+    shared: bool = False,
+    dummy_axis: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Load a model with Kipoi and predict mutant by mutant and draw by draw, with nothing but the masks of the package.
+
+    `sequences` are the bases that the model reads, under the names that decide the draws. Returns mutant minus reference,
+    shape (sequence, position, allele, draw, column), NaN where there is no mutant, and the references, (sequence, draw,
+    column).
+    """
+    network = kipoi.get_model(str(folder), source="dir").model.eval()
+
+    def predict(thinned, bases):
+        one_hot = np.array([[{"A": 0, "C": 1, "G": 2, "T": 3}.get(base, -1) == a for base in bases] for a in range(4)])
+        one_hot = np.where([base == "N" for base in bases], 0.25, one_hot).astype(np.float32)
+        batch = torch.from_numpy(one_hot[None, :, None] if dummy_axis else one_hot[None])
+        with torch.no_grad():
+            return thinned(batch)[0, list(columns)].double().numpy()
+
+    length = len(next(iter(sequences.values())))
+    example = torch.zeros((1, 4, 1, length) if dummy_axis else (1, 4, length))
+    masks = MCDropout(find_dropouts(network, example), seed=seed, device=torch.device("cpu"), shared=shared)
+    effects = np.full((len(sequences), len(positions), 4, draws, len(columns)), np.nan)
+    references = np.empty((len(sequences), draws, len(columns)))
+    for s, (name, bases) in enumerate(sequences.items()):
+        for n in range(draws):
+            thinned = ThinnedNetwork(network, masks.masks([name], n).rows(None))
+            references[s, n] = predict(thinned, bases)
+            for p, position in enumerate(positions):
+                for a, base in enumerate("ACGT"):
+                    if bases[position] not in (base, "N"):
+                        mutant = bases[:position] + base + bases[position + 1 :]
+                        effects[s, p, a, n] = predict(thinned, mutant) - references[s, n]
+    return effects, references

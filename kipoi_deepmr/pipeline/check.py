@@ -81,16 +81,14 @@ def check(
     """
     with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
         engine = job.engine()
-        block = job.block([0])
+        mutants = job.mutants()
+        total = int(mutants.sum())
+        block = job.block([int(mutants.argmax())])
         passes = engine.prepare(block)
-        seconds, mutants = engine.time(block, job.positions, _TIMED)
-        # A base at each known position has three others; N has none.
-        total = 3 * sum(
-            int((job.codes([i])[0, job.positions.start : job.positions.stop] >= 0).sum())
-            for i in range(len(job.windows))
-        )
+        seconds, timed = engine.time(block, job.positions, _TIMED) if total else (0.0, 1)
+        per_mutant = seconds / timed
         reports = {report.exposure: report for report in job.windows.report}
-        per_mutant = seconds / mutants
+        nothing = [] if total else ["nothing to mutate: no sequence has a known base in mutagenesis.positions"]
         return CheckReport(
             model=f"{job.model.name} ({job.model.source})",
             layout=job.network.layout.describe(),
@@ -118,5 +116,5 @@ def check(
             store_bytes=job.template().nbytes,
             milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),
             estimated_seconds=float(np.round(per_mutant * total, 1)),
-            notes=job.notes(),
+            notes=[*job.notes(), *nothing],
         )

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from kipoi_deepmr.config import Config
-from kipoi_deepmr.errors import ConfigError, TaskError
+from kipoi_deepmr.config import Config, parse_config
+from kipoi_deepmr.errors import ConfigError, TaskError, suggestion
 from kipoi_deepmr.model import LoadedModel, Target, Targets
 
 _ACCESSIBILITY = re.compile(r"dnase|atac|faire|accessib", re.IGNORECASE)
@@ -35,53 +35,83 @@ def draft(model: LoadedModel, exposures: Sequence[str] = (), outcomes: Sequence[
     Raises
     ------
     TaskError
-        If a label or glob matches no output.
+        If a label or glob matches no output, or the model has a single output.
+    ConfigError
+        If the model author's block holds something that is not allowed.
     """
-    targets, suggested = model.targets(), model.suggested_config()
-    unknown = set(suggested) - set(Config.model_fields)
-    if unknown:
-        raise ConfigError(f"postprocessing.deepmr in {model.folder}: unknown keys {', '.join(sorted(unknown))}")
-    chosen = {
-        "exposures": _chosen(targets, exposures, suggested.get("exposures"), _first_exposure(targets), peaks=True),
-        "outcomes": _chosen(targets, outcomes, suggested.get("outcomes"), _first_outcome(targets), peaks=False),
-    }
-    if "intervals" in suggested.get("sequences", {}):
-        for entry in chosen["exposures"].values():
-            entry.pop("peaks", None)
+    targets, suggested = model.targets(), _suggested(model)
+    chosen = _tasks(targets, exposures, outcomes, suggested)
+    if "intervals" not in suggested["sequences"]:
+        for name, entry in chosen["exposures"].items():
+            entry.setdefault("peaks", f"peaks/{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.narrowPeak.gz")
     blocks = [
         f"# Deep Mendelian randomization of {model.name}. Run it: kipoi deepmr run THIS_FILE -o results.zarr",
         "# `kipoi deepmr tasks` lists the outputs of the model; `kipoi deepmr check THIS_FILE` checks this file.",
-        _yaml({"model": suggested.get("model", {"name": model.name, "source": model.source})}),
-        _dataloader(model, suggested.get("dataloader", {})),
+        _yaml({"model": suggested["model"] or {"name": model.name, "source": model.source}}),
+        _dataloader(model, suggested["dataloader"]),
         f"# names are yours; a task is one of the model's {len(targets)} outputs (label, index or glob)",
         _yaml({"exposures": chosen["exposures"]}),
         _yaml({"outcomes": chosen["outcomes"]}),
     ]
-    blocks += [_section(name, suggested.get(name, {})) for name in _SECTIONS]
-    return "\n".join(blocks) + "\n"
+    blocks += [_section(name, suggested[name]) for name in _SECTIONS]
+    text = "\n".join(blocks) + "\n"
+    parse_config(yaml.safe_load(text), model.folder, f"the draft, with `postprocessing: deepmr:` of {model.folder}")
+    return text
 
 
-def _first_exposure(targets: Targets) -> Target:
-    return next((target for target in targets if not _ACCESSIBILITY.search(target.label)), targets[0])
+def _suggested(model: LoadedModel) -> dict[str, dict[str, Any]]:
+    """Return every section of the model author's block, empty where there is none."""
+    origin = f"`postprocessing: deepmr:` of {model.folder}"
+    try:
+        block = model.suggested_config()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{origin}: expected keys such as {', '.join(Config.model_fields)}") from error
+    for name, section in block.items():
+        if name not in Config.model_fields:
+            hint = suggestion(name, Config.model_fields)
+            raise ConfigError(f"{origin}: unknown key '{name}'.{hint} Allowed: {', '.join(Config.model_fields)}")
+        if not isinstance(section, dict):
+            raise ConfigError(f"{origin}: {name}: expected keys, found {section!r}")
+    return {name: dict(block.get(name, {})) for name in Config.model_fields}
+
+
+def _tasks(
+    targets: Targets, exposures: Sequence[str], outcomes: Sequence[str], suggested: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    if len(targets) < 2:
+        raise TaskError(f"the model has {len(targets)} output: an exposure and an outcome are two different outputs")
+    found = [_matching(targets, pattern) for pattern in outcomes]
+    chosen_outcomes = list(dict.fromkeys(target for match in found for target in match))
+    if not chosen_outcomes and not suggested["outcomes"]:
+        chosen_outcomes = [_first_outcome(targets)]
+    # A glob for exposures leaves the outcomes out; an output that is named for both is `check`'s to explain.
+    found = [
+        match if len(match) == 1 else [target for target in match if target not in chosen_outcomes]
+        for match in (_matching(targets, pattern) for pattern in exposures)
+    ]
+    chosen_exposures = list(dict.fromkeys(target for match in found for target in match))
+    if not chosen_exposures and not suggested["exposures"]:
+        chosen_exposures = [_first_exposure(targets, chosen_outcomes)]
+    return {
+        side: {target.name: _entry(target) for target in chosen}
+        or {
+            name: dict(entry) if isinstance(entry, dict) else {"task": entry} for name, entry in suggested[side].items()
+        }
+        for side, chosen in (("exposures", chosen_exposures), ("outcomes", chosen_outcomes))
+    }
+
+
+def _first_exposure(targets: Targets, outcomes: Sequence[Target]) -> Target:
+    left = [target for target in targets if target not in outcomes] or list(targets)
+    return next((target for target in left if not _ACCESSIBILITY.search(target.label)), left[0])
 
 
 def _first_outcome(targets: Targets) -> Target:
     return next((target for target in targets if _ACCESSIBILITY.search(target.label)), targets[len(targets) - 1])
 
 
-def _chosen(targets: Targets, asked: Sequence[str], suggested: Any, first: Target, *, peaks: bool) -> dict[str, Any]:
-    if not asked and suggested:
-        return {name: entry if isinstance(entry, dict) else {"task": entry} for name, entry in suggested.items()}
-    found = [target for pattern in asked for target in _matching(targets, pattern)] or [first]
-    entries: dict[str, Any] = {}
-    for target in found:
-        entry: dict[str, Any] = {"task": target.label}
-        if target.repeated:
-            entry["occurrence"] = target.occurrence
-        if peaks:
-            entry["peaks"] = f"peaks/{re.sub(r'[^A-Za-z0-9._-]+', '_', target.name)}.narrowPeak.gz"
-        entries[target.name] = entry
-    return entries
+def _entry(target: Target) -> dict[str, Any]:
+    return {"task": target.label, **({"occurrence": target.occurrence} if target.repeated else {})}
 
 
 def _matching(targets: Targets, pattern: str) -> list[Target]:
@@ -92,7 +122,7 @@ def _matching(targets: Targets, pattern: str) -> list[Target]:
 
 
 def _dataloader(model: LoadedModel, suggested: dict[str, Any]) -> str:
-    signature = inspect.signature(model.dataloader.__init__).parameters
+    signature = inspect.signature(model.dataloader).parameters
     required = [
         name
         for name, parameter in signature.items()
@@ -102,7 +132,7 @@ def _dataloader(model: LoadedModel, suggested: dict[str, Any]) -> str:
         and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     ]
     args = {name: "genome.fa" if "fasta" in name else "FILL_IN" for name in required}
-    merged = {**suggested, "args": {**args, **suggested.get("args", {})}}
+    merged = {**suggested, "args": {**args, **(suggested.get("args") or {})}}
     return "# handed to the model's own Kipoi dataloader; the intervals come from `sequences`\n" + _yaml(
         {"dataloader": merged}
     )
@@ -116,13 +146,14 @@ def _section(name: str, suggested: dict[str, Any]) -> str:
         value = suggested.get(key, field.get_default(call_default_factory=True))
         off = "# " if value is None and key not in suggested else ""
         lines.append(f"  {off}{key}: {_inline(value)}  # {field.description}")
+    lines += [f"  {key}: {_inline(value)}" for key, value in suggested.items() if key not in section.model_fields]
     return "\n".join(lines)
 
 
 def _inline(value: Any) -> str:
-    return _yaml({"value": value}, flow=True).removeprefix("{value: ").removesuffix("}")
+    return _yaml({"value": value}, flow=True, width=10**6).removeprefix("{value: ").removesuffix("}")
 
 
-def _yaml(data: dict[str, Any], flow: bool | None = None) -> str:
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100)
+def _yaml(data: dict[str, Any], flow: bool = False, width: int = 100) -> str:
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=width)
     return text.rstrip()

@@ -1,5 +1,6 @@
 """From stored effects to local and global estimates; needs no model."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr import instruments, meta, mr, terms
 from kipoi_deepmr.config import MetaSection, MRSection
-from kipoi_deepmr.cube import EFFECTS_GROUP, open_results, write_estimates
+from kipoi_deepmr.cube import EFFECTS_GROUP, explained, open_results, write_estimates
 from kipoi_deepmr.errors import StoreError
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_ELEMENTS = 2**21
 _METHODS: Mapping[str, Callable[..., Any]] = {"egger": mr.egger, "ivw": mr.ivw}
@@ -35,9 +38,12 @@ def estimate_store(path: Path, mr_section: MRSection, meta_section: MetaSection)
         If no sequence is completed, or the estimates cannot be written.
     """
     with open_results(path) as tree:
-        effects = tree[EFFECTS_GROUP].to_dataset()
-        if not bool(effects["completed"].any()):
+        effects = _effects(path, tree)
+        done = effects["completed"].values
+        if not done.any():
             raise StoreError(f"{path} has no completed sequence yet: run it with --resume")
+        if not done.all():
+            logger.warning("only %d of %d sequences are completed: go on with run --resume", done.sum(), done.size)
         scale = str(tree.attrs["scale"])
         local = local_estimates(effects, mr_section, scale)
         overall = global_estimates(local, meta_section, mr_section.alpha, scale)
@@ -125,6 +131,18 @@ def global_estimates(local: xr.Dataset, section: MetaSection, alpha: float, scal
     return dataset
 
 
+def _effects(path: Path, tree: xr.DataTree) -> xr.Dataset:
+    """Return `/effects`, its coordinates read into memory."""
+    with explained(path, "read"):
+        effects = tree[EFFECTS_GROUP].to_dataset()
+        absent = [name for name in (*terms.EFFECTS, *terms.COORDS) if name not in effects.variables]
+        if absent:
+            raise StoreError(f"{path} is incomplete: {EFFECTS_GROUP} lacks {', '.join(absent)}; use run --overwrite")
+        effects = effects.assign_coords({name: effects[name].load() for name in effects.coords})
+        effects.encoding["source"] = str(path)
+        return effects
+
+
 def _blocks(effects: xr.Dataset) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield an exposure and some sequences that count for it, so that memory stays bounded."""
     variants = effects.sizes[terms.POSITION] * effects.sizes[terms.ALLELE] * effects.sizes[terms.OUTCOME]
@@ -143,7 +161,8 @@ def _instruments(
 
     def read(name: str, **one: int) -> NDArray[np.float32]:
         chosen = effects[name].isel({**one, terms.SEQUENCE: sequences})
-        stacked: NDArray[np.float32] = chosen.values.reshape(*chosen.shape[: -len(variant)], -1)
+        with explained(Path(effects.encoding.get("source", "the store")), "read"):
+            stacked: NDArray[np.float32] = chosen.values.reshape(*chosen.shape[: -len(variant)], -1)
         return stacked
 
     one = {terms.EXPOSURE: exposure}
@@ -171,6 +190,8 @@ def _dataset(
 ) -> xr.Dataset:
     method = np.array([str(name) for name in methods], dtype=object)
     note = "; ".join(f"{name}: {_LONG_NAMES[name]}" for name in method)
+    # xarray's sel has an argument of the same name, which wins without a word.
+    note += f". Select one with .sel({{'method': '{method[0]}'}}), not .sel(method=...)"
     index = (terms.METHOD, method, terms.attributes(terms.INDEXES[terms.METHOD], scale, description=note))
     variables = {
         name: (known[name].dims, array, terms.attributes(known[name], scale)) for name, array in values.items()

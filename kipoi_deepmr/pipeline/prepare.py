@@ -1,6 +1,7 @@
 """Everything of a run that comes before the first mutant: model, tasks, windows, layout, draws, template."""
 
 import importlib.metadata
+import json
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +89,12 @@ class Job:
         """Return reference bases from the FASTA, shape (sequence, length)."""
         return _codes(self.genome, self.windows, indices)
 
+    def mutants(self) -> NDArray[np.int64]:
+        """Return how many mutants each sequence has: three at each known position, none at N; shape (sequence,)."""
+        window = slice(self.positions.start, self.positions.stop)
+        known = [int((self.codes([index])[0, window] >= 0).sum()) for index in range(len(self.windows))]
+        return 3 * np.array(known, dtype=np.int64)
+
     def block(self, indices: Sequence[int]) -> Block:
         """Load some sequences onto the device.
 
@@ -156,8 +163,9 @@ class Job:
             "config": config.canonical(),
             "config_sha256": config.sha256(),
             "weights_sha256": self.model.weights_digest(),
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
-            | {"python": platform.python_version()},
+            "versions": json.dumps(
+                {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+            ),
             "sequence_seed": config.sequences.seed,
             "draw_seed": config.uncertainty.seed,
             "draws": config.uncertainty.draws,

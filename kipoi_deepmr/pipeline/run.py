@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 
 from kipoi_deepmr import __version__
 from kipoi_deepmr.config import Config, parse_config
-from kipoi_deepmr.cube import Cube, is_store, open_results
+from kipoi_deepmr.cube import Cube, Template, check_replaceable, is_store, open_results
 from kipoi_deepmr.effects import estimate
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.mutagenesis import FullEngine
@@ -23,6 +24,9 @@ from kipoi_deepmr.pipeline.prepare import Job, prepare
 logger = logging.getLogger(__name__)
 
 _RE_ESTIMATED = ("mr", "meta")
+_WITHOUT_INFLUENCE = ("engine", "memory")
+_SAME_MODEL = {"weights_sha256": "weights", "dropout": "dropouts", "layout": "input"}
+_LARGEST_BLOCK = 2**25
 
 
 def run(
@@ -67,14 +71,14 @@ def run(
     DeepMRError
         With the reason, before any long work where possible. Sequences that are completed stay in the store.
     """
-    path = Path(output).expanduser()
+    path = Path(output).expanduser().resolve()
     _check_output(path, resume=resume, overwrite=overwrite)
     with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
         for note in job.notes():
             logger.warning("%s", note)
         template = job.template()
         if resume and path.exists():
-            cube = _continue(path, template.attrs, template.coords, config)
+            cube = _continue(path, template, config)
         else:
             cube = Cube.create(path, template, overwrite=overwrite)
             cube.note(_now("effects started"))
@@ -108,7 +112,7 @@ def re_estimate(
     StoreError
         If there is no such store, or it has no completed sequence, or cannot be written.
     """
-    path = Path(store).expanduser()
+    path = Path(store).expanduser().resolve()
     with open_results(path) as tree:
         settings = json.loads(tree.attrs["config"])
     for section, changes in (("mr", mr), ("meta", meta)):
@@ -135,12 +139,11 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
     todo = [index for index in range(len(done)) if not done[index]]
     if not todo:
         return
-    mutants = 3 * len(job.positions)
-    first = job.block(todo[:1])
-    engine.prepare(first)
+    mutants = job.mutants()
+    engine.prepare(job.block(todo[:1]))
     with tqdm(
-        total=mutants * len(done),
-        initial=mutants * int(done.sum()),
+        total=int(mutants.sum()),
+        initial=int(mutants[done].sum()),
         unit=" mutants",
         unit_scale=True,
         desc=f"{int(done.sum())}/{len(done)} sequences",
@@ -148,10 +151,10 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
         smoothing=0.05,
         mininterval=0.5,
     ) as bar:
-        for indices in _blocks(todo, cube.shard, engine, mutants):
+        for indices in _blocks(todo, cube.shard, engine, len(job.positions)):
             _write_block(job, cube, engine, indices, bar)
             done[indices] = True
-            bar.update(mutants * int(done.sum()) - bar.n)
+            bar.update(int(mutants[done].sum()) - bar.n)
             bar.set_description(f"{int(done.sum())}/{len(done)} sequences")
 
 
@@ -174,10 +177,12 @@ def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], b
     )
 
 
-def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, mutants: int) -> Iterator[list[int]]:
+def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, positions: int) -> Iterator[list[int]]:
     """Yield runs of sequences that fill whole shards, and at least a few batches where sequences are short."""
-    wanted = max(1, -(-2 * (engine.batch_size or 1) // mutants))
-    size = shard * -(-wanted // shard)
+    wanted = -(-2 * (engine.batch_size or 1) // (3 * positions))
+    columns = len(engine.columns)
+    numbers = 4 * positions * (2 * columns + engine.exposures * (columns - engine.exposures))
+    size = shard * -(-max(1, min(wanted, _LARGEST_BLOCK // numbers)) // shard)
     start = 0
     while start < len(todo):
         stop = start + 1
@@ -190,32 +195,57 @@ def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, mutants: int) -
 def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise StoreError("choose either --resume or --overwrite")
-    if path.exists() and not is_store(path):
-        raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
-    if path.exists() and not (resume or overwrite):
-        raise StoreError(
-            f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
-        )
+    if path.exists():
+        if overwrite:
+            check_replaceable(path)
+        if not is_store(path):
+            raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
+        if not resume and not overwrite:
+            raise StoreError(
+                f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
+            )
+    nearest = next(folder for folder in path.parents if folder.exists())
+    if not nearest.is_dir():
+        raise StoreError(f"{path} cannot be created: {nearest} is a file, not a folder")
+    for folder in (nearest, path):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{folder} is read-only for you: choose another output, or ask for the rights")
 
 
-def _continue(path: Path, attrs: dict, coords: dict, config: Config) -> Cube:
+def _continue(path: Path, template: Template, config: Config) -> Cube:
     cube = Cube(path)
-    before, now = json.loads(cube.attrs["config"]), json.loads(config.canonical())
-    changed = [key for key in now if key not in _RE_ESTIMATED and before.get(key) != now[key]]
+    stored = cube.attrs
+    changed = _changed(json.loads(stored["config"]), json.loads(config.canonical()))
     if changed:
         raise StoreError(
-            f"{path} was made with other settings ({', '.join(changed)}): use the same configuration, or --overwrite"
+            f"{path} was made with other settings ({', '.join(changed)}): use the same configuration, --overwrite, or "
+            "another name"
         )
-    if cube.attrs["weights_sha256"] != attrs["weights_sha256"]:
-        raise StoreError(f"{path} was made with other weights of the model: use --overwrite or another name")
-    for name in coords:
-        if not np.array_equal(cube.coordinate(name).astype(object), np.asarray(coords[name]).astype(object)):
+    for key, what in _SAME_MODEL.items():
+        if stored.get(key) != template.attrs[key]:
+            raise StoreError(f"{path} was made with other {what} of the model: use --overwrite or another name")
+    for name, now in template.coords.items():
+        if not np.array_equal(cube.coordinate(name).astype(object), np.asarray(now).astype(object)):
             raise StoreError(
                 f"{path} was made from other data ({name} differs): the peaks or the FASTA file have changed; "
                 "use --overwrite or another name"
             )
     cube.note(_now("effects resumed"))
     return cube
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the settings that differ and have an influence on the effects."""
+    changed = []
+    for section in dict.fromkeys([*before, *now]):
+        if section in _RE_ESTIMATED:
+            continue
+        old, new = before.get(section) or {}, now.get(section) or {}
+        keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+        changed += [f"{section}.{key}" for key in keys if section != "mutagenesis" or key not in _WITHOUT_INFLUENCE]
+        if not keys and section in ("exposures", "outcomes") and list(old) != list(new):
+            changed.append(f"order of {section}")
+    return changed
 
 
 def _now(what: str) -> str:

@@ -1,0 +1,140 @@
+"""Results as tables: what users read in a terminal and take into pandas."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from kipoi_deepmr import terms
+from kipoi_deepmr.config import MetaSection, MRSection
+from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.pipeline.estimate import global_estimates, local_estimates
+from kipoi_deepmr.tables import global_table, local_table, terminal_table
+
+SIZES = {"exposure": 2, "outcome": 2, "sequence": 3, "position": 8, "allele": 4}
+
+
+def text(words):
+    return np.array(list(words), dtype=object)
+
+
+def make_results(exposures=("FOXA1", "CTCF"), outcomes=("DNase", "H3K27ac"), unit=1.0, alpha=0.05):
+    random = np.random.default_rng(0)
+    sizes = {**SIZES, "exposure": len(exposures), "outcome": len(outcomes)}
+    effects = xr.Dataset(
+        {
+            name: (terms.EFFECTS[name].dims, random.normal(2, 1, [sizes[dim] for dim in terms.EFFECTS[name].dims]))
+            for name in ("exposure_effect", "outcome_effect")
+        }
+    )
+    effects["outcome_effect"] *= unit
+    effects["exposure_se"] = xr.full_like(effects["exposure_effect"], 0.1)
+    effects["outcome_se"] = xr.full_like(effects["outcome_effect"], 0.1 * unit)
+    bound = np.ones((sizes["exposure"], 3), bool)
+    bound[0, 2] = False
+    effects = effects.assign_coords(
+        {
+            "exposure": text(exposures),
+            "outcome": text(outcomes),
+            "sequence": text(f"chr1:{i}-{i + 8}(+)" for i in range(3)),
+            "bound": (("exposure", "sequence"), bound),
+            "completed": ("sequence", np.ones(3, bool)),
+            "chrom": ("sequence", text(["chr1"] * 3)),
+            "start": ("sequence", np.arange(3)),
+            "end": ("sequence", np.arange(3) + 8),
+            "strand": ("sequence", text("+++")),
+        }
+    )
+    local = local_estimates(effects, MRSection(alpha=alpha), "identity")
+    overall = global_estimates(local, MetaSection(), alpha, "identity")
+    tree = xr.DataTree.from_dict({"effects": effects, "local": local, "global": overall})
+    tree.attrs.update(scale="identity", standard_error="posterior")
+    return tree
+
+
+def test_the_global_table_has_a_row_per_exposure_outcome_and_method():
+    results = make_results()
+    table = global_table(results)
+    assert len(table) == 2 * 2 * 2
+    assert list(table.columns[:3]) == ["exposure", "outcome", "method"]
+    assert set(table.columns[3:]) == set(terms.GLOBAL)
+    for row in table.itertuples():
+        where = {"exposure": row.exposure, "outcome": row.outcome, "method": row.method}
+        assert row.estimate == float(results["global"]["estimate"].sel(where))
+    assert isinstance(table["exposure"][0], str)
+
+
+def test_the_local_table_has_the_sequences_that_are_bound():
+    results = make_results()
+    table = local_table(results)
+    assert len(table) == (2 + 3) * 2 * 2
+    assert "bound" not in table
+    assert set(terms.LOCAL) <= set(table.columns)
+    assert set(table.loc[table["exposure"] == "FOXA1", "sequence"]) == {"chr1:0-8(+)", "chr1:1-9(+)"}
+    row = table[(table["exposure"] == "CTCF") & (table["method"] == "ivw")].iloc[0]
+    where = {name: row[name] for name in ("exposure", "outcome", "sequence", "method")}
+    assert row["se"] == float(results["local"]["se"].sel(where))
+    assert (row["chrom"], row["start"], row["strand"]) == ("chr1", 0, "+")
+    assert list(table.index) == list(range(len(table)))
+
+
+def test_tables_survive_a_store(tmp_path):
+    results = make_results()
+    results.to_zarr(tmp_path / "x.zarr", zarr_format=3, consolidated=False)
+    with xr.open_datatree(tmp_path / "x.zarr", engine="zarr", consolidated=False) as stored:
+        for table in (global_table, local_table):
+            ours, theirs = table(results), table(stored)
+            pd.testing.assert_frame_equal(ours.astype(object), theirs[ours.columns].astype(object))
+        assert terminal_table(stored) == terminal_table(results)
+
+
+def test_the_terminal_table_shows_scale_errors_level_and_names():
+    shown = terminal_table(make_results(alpha=0.001))
+    assert "identity scale" in shown
+    assert "posterior standard errors" in shown
+    assert "99.9% interval" in shown
+    assert len(shown.splitlines()) == 2 + 1 + 8
+    for name in ("FOXA1", "CTCF", "H3K27ac", "egger", "ivw"):
+        assert name in shown
+
+
+LONG = ("HepG2_CTCF_None#1", "HepG2_CTCF_None#2", "a name of a transcription factor that is far too long for a line#3")
+
+
+@pytest.mark.parametrize("unit", [1.0, -1e-9, -1e9, 1e-200])
+@pytest.mark.parametrize("outcomes", [("DNase",), LONG[:2], ("x" * 90, "y" * 90)])
+def test_the_terminal_table_fits_100_columns(unit, outcomes):
+    shown = terminal_table(make_results(LONG, outcomes, abs(unit)))
+    assert max(len(line) for line in shown.splitlines()) <= 100
+    # Names that differ at their end stay apart.
+    rows = [line for line in shown.splitlines() if " ivw " in line]
+    assert len({row.split("ivw")[0] for row in rows}) == len(rows)
+
+
+def test_short_names_are_not_cut():
+    shown = terminal_table(make_results(("HepG2_CTCF_None#1", "x"), ("y",)))
+    assert "HepG2_CTCF_None#1" in shown
+
+
+def test_a_missing_estimate_is_a_dash():
+    results = make_results()
+    for name in ("estimate", "ci_low", "ci_high", "pvalue", "tau2", "i2"):
+        results["global"][name][0, 0, 0] = np.nan
+    first = terminal_table(results).splitlines()[3]
+    assert "nan" not in first.lower()
+    assert "[-, -]" in first
+
+
+def test_only_the_first_rows_are_shown():
+    shown = terminal_table(make_results([f"TF{i}" for i in range(60)]))
+    assert "... and 40 rows more" in shown
+    assert "TF49" in shown
+    assert "TF50" not in shown
+
+
+def test_a_store_without_estimates_says_what_to_do():
+    results = make_results()
+    bare = xr.DataTree.from_dict({"effects": results["effects"].to_dataset()})
+    for table in (global_table, local_table, terminal_table):
+        with pytest.raises(StoreError, match="run --resume"):
+            table(bare)
