@@ -1,7 +1,8 @@
 """A Kipoi model behind one protocol: where its sequence sits, its outputs by unique names, its torch network."""
 
 from kipoi_deepmr.model.layout import Layout, find_layout
-from kipoi_deepmr.model.loading import LoadedModel, load_model
+from kipoi_deepmr.model.loaded import LoadedModel
+from kipoi_deepmr.model.loading import load_model
 from kipoi_deepmr.model.network import (
     InputBatch,
     SequenceNetwork,

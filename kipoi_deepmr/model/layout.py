@@ -100,9 +100,11 @@ def find_layout(inputs: Any, codes: NDArray[np.int8]) -> Layout:
     Raises
     ------
     ModelError
-        If no input, or more than one, holds the sequences in one-hot form.
+        If no input, or more than one, holds the sequences (or their reverse complements) in one-hot form, or the
+        sequences are so short or simple that several layouts fit them.
     """
     found = [layout for key, array in leaves(inputs) for layout in _candidates(key, array, codes)]
+    reverse = np.where(codes < 0, codes, 3 - codes)[:, ::-1]
     if not found:
         seen = "; ".join(f"{'the input' if k is None else repr(k)}: {a.shape} {a.dtype}" for k, a in leaves(inputs))
         raise ModelError(
@@ -110,11 +112,18 @@ def find_layout(inputs: Any, codes: NDArray[np.int8]) -> Layout:
             f"({seen}). Needed: one array (batch, ...) with an axis of 4 bases, an axis of {codes.shape[1]} positions, "
             "all further axes of length 1, and the letters of the forward strand"
         )
-    keys = list(dict.fromkeys(layout.key for layout in found))
+    keys = {layout.key for layout in found}
+    keys |= {key for key, array in leaves(inputs) if any(_candidates(key, array, reverse))}
     if len(keys) > 1:
         raise ModelError(
-            f"the sequence stands in {len(keys)} inputs of the model ({', '.join(map(repr, keys))}): "
-            "only models with one sequence input can be mutated in this version"
+            f"the sequence or its reverse complement stands in {len(keys)} inputs of the model "
+            f"({', '.join(sorted(map(repr, keys)))}): only models with one sequence input can be mutated in this version"
+        )
+    if len(found) > 1:
+        raise ModelError(
+            f"the {len(codes)} sequences that were compared are too short or too simple to tell where the bases sit in "
+            f"the model's input; possible are {'; '.join(layout.describe() for layout in found[:3])}"
+            f"{'; ...' * (len(found) > 3)}. Give more or other sequences"
         )
     return found[0]
 

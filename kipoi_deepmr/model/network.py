@@ -1,5 +1,6 @@
 """A Kipoi model as torch sees it: one function from one-hot sequences to (batch, tasks)."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ class SequenceNetwork(nn.Module):
     other_keys
         Names of the other inputs, in the order in which they are given to `forward`.
     as_dict
-        Whether the network takes its inputs by name (a dict) rather than by order.
+        Whether the dataloader gives its inputs by name (a dict) rather than by order. They are then given to the
+        network as Kipoi does, as keyword arguments; without those that its `forward` does not take; or as one dict,
+        where its `forward` takes one argument that is called otherwise.
     """
 
     def __init__(self, module: nn.Module, layout: Layout, other_keys: tuple[Key, ...], as_dict: bool) -> None:
@@ -36,6 +39,7 @@ class SequenceNetwork(nn.Module):
         self.layout = layout
         self.other_keys = other_keys
         self.as_dict = as_dict
+        self._accepted = _accepted(module)
 
     def forward(self, sequence: Tensor, *others: Tensor) -> Tensor:
         """Predict.
@@ -57,13 +61,20 @@ class SequenceNetwork(nn.Module):
         ModelError
             If the output is not (batch, tasks).
         """
-        if self.layout.key is None:
-            output = self.module(sequence)
-        else:
-            inputs = {self.layout.key: sequence, **dict(zip(self.other_keys, others, strict=True))}
-            output = self.module(**inputs) if self.as_dict else self.module(*(inputs[i] for i in sorted(inputs)))
-        parts = [columns(part, len(sequence)) for _, part in output_parts(output)]
+        parts = [columns(part, len(sequence)) for _, part in output_parts(self._call(sequence, others))]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _call(self, sequence: Tensor, others: tuple[Tensor, ...]) -> Any:
+        if self.layout.key is None:
+            return self.module(sequence)
+        inputs: dict[Any, Tensor] = {self.layout.key: sequence, **dict(zip(self.other_keys, others, strict=True))}
+        if not self.as_dict:
+            return self.module(*(inputs[index] for index in sorted(inputs)))
+        if self._accepted is None:
+            return self.module(**inputs)
+        if len(self._accepted) == 1 and self._accepted[0] not in inputs:
+            return self.module(inputs)
+        return self.module(**{key: tensor for key, tensor in inputs.items() if key in self._accepted})
 
 
 @dataclass(frozen=True)
@@ -82,10 +93,24 @@ class InputBatch:
     others: tuple[Tensor, ...]
 
 
+def _accepted(module: nn.Module) -> list[str] | None:
+    """Return the names of the arguments of a network's forward; None when it takes any."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a compiled network
+        return None
+    if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
 def output_parts(output: Any) -> Iterator[tuple[Key, Any]]:
-    """Yield the arrays of a model output with their names."""
+    """Yield the arrays of a model output with their names; those of a dict in the order of the names.
+
+    A network's dict and that of the model's schema may stand in another order, so neither order is taken.
+    """
     if isinstance(output, Mapping):
-        yield from output.items()
+        yield from sorted(output.items(), key=lambda item: str(item[0]))
     elif isinstance(output, list | tuple):
         yield from enumerate(output)
     else:
@@ -119,13 +144,13 @@ def find_module(model: Any) -> nn.Module:
     ModelError
         If it carries none, or several and none is called `model`.
     """
+    if isinstance(model, nn.Module) and type(model).forward is not nn.Module.forward:
+        return model
     named = getattr(model, "model", None)
     if isinstance(named, nn.Module):
         return named
-    if isinstance(model, nn.Module):
-        return model
     modules = {name: value for name, value in vars(model).items() if isinstance(value, nn.Module)}
-    if len(modules) == 1:
+    if len(set(modules.values())) == 1:
         return next(iter(modules.values()))
     kind = type(model).__name__
     if modules:
@@ -150,41 +175,70 @@ def to_batch(
     device
         Where to put the tensors.
     dtype
-        Type of the sequence's tensor.
+        Type of the sequence's tensor, and of the other inputs that hold floating-point numbers.
 
     Returns
     -------
     InputBatch
         The tensors.
     tuple
-        Names of the other inputs.
+        Names of the other inputs; arrays that hold no numbers, such as names, are left out.
     """
-    others = {key: array for key, array in leaves(inputs) if key != layout.key}
-    sequence = torch.as_tensor(np.ascontiguousarray(layout.one_hot(inputs))).to(device=device, dtype=dtype)
-    moved = tuple(torch.as_tensor(np.ascontiguousarray(array)).to(device) for array in others.values())
-    return InputBatch(sequence, moved), tuple(others)
+    others = {key: array for key, array in leaves(inputs) if key != layout.key and array.dtype.kind in "fiub"}
+
+    def tensor(array: np.ndarray, dtype: torch.dtype | None) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
+
+    real = dtype if dtype.is_floating_point else None
+    moved = tuple(tensor(array, real if array.dtype.kind == "f" else None) for array in others.values())
+    return InputBatch(tensor(layout.one_hot(inputs), dtype), moved), tuple(others)
 
 
 def sequence_dtype(module: nn.Module, layout: Layout) -> torch.dtype:
-    """Return the type in which the network takes sequences: that of its parameters, else the dataloader's."""
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            return parameter.dtype
-    return torch.float32 if layout.dtype.kind != "f" else torch.as_tensor(np.empty(0, layout.dtype)).dtype
+    """Return the type in which the network takes sequences.
+
+    It is that of the network's floating-point parameters, or float32 if it has none. Integers of the dataloader stay
+    integers if the network has an embedding, which takes nothing else.
+    """
+    given = torch.as_tensor(np.empty(0, layout.dtype)).dtype
+    real = float_dtype(module) or (given if given.is_floating_point else torch.float32)
+    embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
+    return real if given.is_floating_point or not embeds else given
+
+
+def float_dtype(module: nn.Module) -> torch.dtype | None:
+    """Return the type of a network's first floating-point parameter, None if it has none."""
+    return next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), None)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Use a network in eval mode and full precision, then give back the training flag of each of its parts.
+
+    An effect is a small difference of two predictions: the 10 bits of TF32, in which a GPU convolves by default, are
+    not enough for it.
+    """
+    flags = {part: part.training for part in module.modules()}
+    tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = False
+        module.eval()
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+        for part, training in flags.items():
+            part.training = training
 
 
 @contextmanager
 def lent(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """Use a network in eval mode on a device, then give it back as it was (training flags, device)."""
-    flags = {part: part.training for part in module.modules()}
+    """Use a network in eval mode and full precision on a device, then give it back as it was (flags, device)."""
     home = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), device)
     try:
-        module.eval()
-        yield module.to(device)
+        with evaluating(module):
+            yield module.to(device)
     finally:
         module.to(home)
-        for part, training in flags.items():
-            part.training = training
 
 
 def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.ndarray) -> None:
@@ -207,7 +261,17 @@ def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.nd
         If the model returns NaN or infinity.
     """
     with torch.inference_mode():
-        ours = network(batch.sequence, *batch.others).cpu().double().numpy()
+        try:
+            ours = network(batch.sequence, *batch.others).cpu().double().numpy()
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, ModelError):
+                raise
+            names = "" if network.layout.key is None else f" {(network.layout.key, *network.other_keys)}"
+            raise ModelError(
+                f"the network {type(network.module).__name__} cannot be called with the dataloader's inputs{names}: "
+                f"{type(error).__name__}: {error}. Needed is a forward that takes what the dataloader gives: an array, "
+                "a list by position, a dict by name"
+            ) from error
     if not np.isfinite(expected).all():
         bad = np.argwhere(~np.isfinite(expected))[0]
         raise PredictionError(
@@ -215,8 +279,12 @@ def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.nd
             "check its weights and the sequences that it is given"
         )
     if ours.shape != expected.shape or not np.allclose(ours, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        differ = (
+            f"shape {expected.shape}, its network {ours.shape}"
+            if ours.shape != expected.shape
+            else f"other values than its network (by up to {np.abs(ours - expected).max():.3g})"
+        )
         raise ModelError(
-            f"the model's predict_on_batch gives {expected.shape} and its network {ours.shape} with other values: "
-            "predict_on_batch does more than call the network, so draws of the network would not be draws of the "
-            "model; move that step into the network's forward"
+            f"the model's predict_on_batch gives {differ}: it does more than call the network, or calls it with chance "
+            "at work, so draws of the network would not be draws of the model; move that step into the network's forward"
         )

@@ -82,7 +82,8 @@ class Targets(Sequence[Target]):
                     f"{key}: the model has {len(self)} outputs, 0 to {len(self) - 1}; there is no {task.task}"
                 )
             return self._targets[task.task]
-        named = [target for target in self if task.task in (target.label, target.name)]
+        named = [target for target in self if target.label == task.task]
+        named = named or [target for target in self if target.name == task.task]
         if not named:
             labels = list(dict.fromkeys(target.label for target in self))
             raise TaskError(
@@ -91,21 +92,29 @@ class Targets(Sequence[Target]):
             )
         if task.occurrence is not None:
             if task.occurrence > len(named):
-                raise TaskError(
-                    f"{key}: '{task.task}' occurs {len(named)} times; there is no occurrence {task.occurrence}"
-                )
+                times = "once" if len(named) == 1 else f"{len(named)} times"
+                raise TaskError(f"{key}: '{task.task}' occurs {times}; there is no occurrence {task.occurrence}")
             return named[task.occurrence - 1]
         if len(named) > 1:
             choices = ", ".join(f"occurrence {target.occurrence} (index {target.index})" for target in named)
             raise TaskError(f"{key}: '{task.task}' occurs {len(named)} times: choose with `occurrence`: {choices}")
         return named[0]
 
-    def matching(self, pattern: str) -> list[Target]:
-        """Return the outputs whose label or unique name matches a glob such as ``HepG2_*_None``."""
+    def matching(self, pattern: str, occurrence: int | None = None) -> list[Target]:
+        """Return the outputs whose label or unique name matches a glob such as ``HepG2_*_None``.
+
+        Parameters
+        ----------
+        pattern
+            The glob.
+        occurrence
+            Only these occurrences of labels that repeat, counted from 1. Default: all.
+        """
         return [
             target
             for target in self
-            if fnmatch.fnmatchcase(target.label, pattern) or fnmatch.fnmatchcase(target.name, pattern)
+            if (fnmatch.fnmatchcase(target.label, pattern) or fnmatch.fnmatchcase(target.name, pattern))
+            and occurrence in (None, target.occurrence)
         ]
 
     def is_glob(self, task: Task) -> bool:
@@ -145,59 +154,82 @@ class Selection:
 def select(targets: Targets, config: Config) -> Selection:
     """Find the outputs that the configuration names; a glob gives one exposure or outcome per match.
 
+    A glob leaves out what the other side names: no output is both exposure and outcome. A task that is given by its
+    label or index is taken before any glob.
+
     Raises
     ------
     TaskError
-        If a task is unknown or ambiguous, a glob matches nothing, or an output is both exposure and outcome.
+        If a task is unknown or ambiguous, a glob matches nothing, an output is both exposure and outcome, or two tasks
+        come to the same name.
     """
-    outcomes = _named(targets, config.outcomes, "outcomes", set())
-    taken = {target.index: name for name, target in outcomes.items()}
-    exposures = _named(targets, config.exposures, "exposures", set(taken))
-    for name, target in exposures.items():
-        if target.index in taken:
+    single = {
+        target.index: key
+        for key, task in config.exposures.items()
+        if not targets.is_glob(task)
+        for target in [targets.find(task, f"exposures.{key}.task")]
+    }
+    outcomes, notes = _named(targets, config.outcomes, "outcomes", single)
+    taken = {target.index: name for name, (target, _) in outcomes.items()}
+    for index, key in single.items():
+        if index in taken:
             raise TaskError(
-                f"exposures.{name} and outcomes.{taken[target.index]} are the same output '{target.name}': "
+                f"exposures.{key} and outcomes.{taken[index]} are the same output '{targets[index].name}': "
                 "an output has no causal effect on itself; choose two different tasks"
             )
-    peaks = {}
-    for key, exposure in config.exposures.items():
-        for name, target in exposures.items():
-            if exposure.peaks is not None and (
-                name == key or (targets.is_glob(exposure) and _hit(targets, exposure, target))
-            ):
-                peaks.setdefault(name, exposure.peaks.replace("{task}", target.label))
-    skipped = [
-        f"{target.name} is an outcome and was left out of the exposures that match '{exposure.task}'"
-        for exposure in config.exposures.values()
-        if targets.is_glob(exposure)
-        for target in targets.matching(str(exposure.task))
-        if target.index in taken
-    ]
-    return Selection(exposures, outcomes, peaks, tuple(skipped))
+    exposures, more_notes = _named(targets, config.exposures, "exposures", taken)
+    peaks: dict[str, str] = {}
+    for name, (target, key) in exposures.items():
+        path = config.exposures[key].peaks
+        if path is not None:
+            peaks[name] = path.replace("{task}", target.label)
+    return Selection(
+        {name: target for name, (target, _) in exposures.items()},
+        {name: target for name, (target, _) in outcomes.items()},
+        peaks,
+        (*notes, *more_notes),
+    )
 
 
-def _hit(targets: Targets, task: Task, target: Target) -> bool:
-    return target in targets.matching(str(task.task))
-
-
-def _named(targets: Targets, tasks: Mapping[str, Task], side: str, leave_out: set[int]) -> dict[str, Target]:
-    named: dict[str, Target] = {}
+def _named(
+    targets: Targets, tasks: Mapping[str, Task], side: str, taken: Mapping[int, str]
+) -> tuple[dict[str, tuple[Target, str]], list[str]]:
+    """Return outputs by name, each with the key of the configuration that it comes from, and notes."""
+    other = "an exposure" if side == "outcomes" else "an outcome"
+    named: dict[str, tuple[Target, str]] = {}
+    notes = []
     for key, task in tasks.items():
-        if not targets.is_glob(task):
-            found = {key: targets.find(task, f"{side}.{key}.task")}
-        else:
-            matches = [target for target in targets.matching(str(task.task)) if target.index not in leave_out]
-            if not matches:
-                raise TaskError(
-                    f"{side}.{key}.task: no output of the model matches '{task.task}'"
-                    f"{_some([target.label for target in targets])}"
-                )
-            found = {target.name: target for target in matches}
+        found, left_out = _found(targets, task, key, side, taken)
         for name, target in found.items():
             if name in named:
-                raise TaskError(f"{side}: the name '{name}' is given twice; rename one of them")
-            named[name] = target
-    return named
+                raise TaskError(
+                    f"{side}.{key} and {side}.{named[name][1]} both come to the name '{name}': "
+                    "rename one, or narrow a glob so that each output is matched once"
+                )
+            named[name] = (target, key)
+        notes += [
+            f"{target.name} is {other} and was left out of the {side} that match '{task.task}'" for target in left_out
+        ]
+    return named, notes
+
+
+def _found(
+    targets: Targets, task: Task, key: str, side: str, taken: Mapping[int, str]
+) -> tuple[dict[str, Target], list[Target]]:
+    if not targets.is_glob(task):
+        return {key: targets.find(task, f"{side}.{key}.task")}, []
+    matches = targets.matching(str(task.task), task.occurrence)
+    kept = {target.name: target for target in matches if target.index not in taken}
+    if not kept:
+        labels = [target.label for target in targets]
+        why = (
+            f"all {len(matches)} outputs that match '{task.task}' are named on the other side"
+            if matches
+            else f"no output of the model matches '{task.task}'.{suggestion(task.task, labels)} It has"
+            f" {len(labels)} outputs{_some(labels)}"
+        )
+        raise TaskError(f"{side}.{key}.task: {why}")
+    return kept, [target for target in matches if target.index in taken]
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -1,0 +1,299 @@
+"""A loaded Kipoi model: its predictions, its outputs under unique names, what its dataloader is given."""
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from kipoi_deepmr.config import Config
+from kipoi_deepmr.errors import ConfigError, ModelError
+from kipoi_deepmr.model.layout import leaves
+from kipoi_deepmr.model.network import columns, evaluating, find_module, float_dtype, output_parts
+from kipoi_deepmr.model.targets import Targets
+
+logger = logging.getLogger(__name__)
+
+_FASTA_NAMES = ("fasta_file", "fasta", "genome_file", "ref_fasta", "genome_fasta")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A Kipoi model, ready to be asked.
+
+    Attributes
+    ----------
+    kipoi
+        The object that `kipoi.get_model` returns.
+    name, source : str
+        What the user called it.
+    folder : pathlib.Path
+        Its local directory.
+    """
+
+    kipoi: Any
+    name: str
+    source: str
+    folder: Path
+
+    @property
+    def module(self) -> nn.Module:
+        """The torch network inside."""
+        return find_module(self.kipoi)
+
+    @property
+    def dataloader(self) -> type:
+        """Class of the model's default Kipoi dataloader."""
+        loader: type | None = self.kipoi.default_dataloader
+        if loader is None:
+            raise ModelError(f"model {self.name} has no default dataloader: kipoi_deepmr reads sequences through it")
+        return loader
+
+    def predict(self, inputs: Any) -> np.ndarray:
+        """Return `predict_on_batch` of the Kipoi model as (batch, tasks), float64."""
+        rows = len(next(array for _, array in leaves(inputs)))
+        module = self.module
+        try:
+            with evaluating(module), torch.no_grad():
+                output = self.kipoi.predict_on_batch(_cast(inputs, float_dtype(module)))
+        except Exception as error:
+            given = ", ".join(f"{'' if key is None else f'{key}: '}{a.dtype} {a.shape}" for key, a in leaves(inputs))
+            raise ModelError(
+                f"the model's predict_on_batch failed on the dataloader's inputs ({given}): {reason(error)}. If the "
+                "type is wrong, dataloader.args can often change it, as in dtype: np.float32"
+            ) from error
+        self._check_structure(output)
+        parts = [columns(_array(part), rows) for _, part in output_parts(output)]
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def _check_structure(self, output: Any) -> None:
+        """Check that outputs can be told apart by the names of the schema, whatever their order."""
+        schemas = self.kipoi.schema.targets
+        described = sorted(map(str, schemas)) if isinstance(schemas, Mapping) else None
+        returned = sorted(map(str, output)) if isinstance(output, Mapping) else None
+        several = max(len(described or ()), len(returned or ())) > 1
+        if several and described != returned:
+            raise ModelError(
+                f"model {self.name} returns {returned or type(output).__name__}, but its schema describes "
+                f"{described or type(schemas).__name__}: its outputs cannot be told apart; correct its model.yaml"
+            )
+
+    def labels(self) -> list[str] | None:
+        """Return the labels that the model's schema gives, in the order of its outputs; None when it gives none.
+
+        With several output arrays a label is ``array/label``; the arrays of a dict stand in the order of their names.
+        """
+        schemas = self._target_schemas()
+        labels: list[str] = []
+        for key, schema in schemas:
+            name, own = schema.name or key, _column_labels(schema)
+            if own is None and tuple(schema.shape or ()) in ((1,), ()) and name is not None:
+                own = [str(name)]
+            if not own:
+                return None
+            labels += [f"{name}/{label}" if len(schemas) > 1 and len(own) > 1 else label for label in own]
+        return labels
+
+    def targets(self) -> Targets:
+        """Return the outputs under unique names.
+
+        Labels are used when there is one per output; else the outputs are called output_0, output_1 and so on.
+
+        Raises
+        ------
+        ModelError
+            If the schema says neither the labels nor the number of outputs.
+        """
+        labels, count = self.labels(), self._output_count()
+        if count is None and labels is None:
+            shapes = ", ".join(str(tuple(schema.shape or ())) for _, schema in self._target_schemas())
+            raise ModelError(
+                f"the schema of model {self.name} gives its outputs the shape {shapes} and no labels: needed is one "
+                "number per task, (tasks,); profile outputs have to be reduced inside the model"
+            )
+        if labels is not None and count not in (None, len(labels)):
+            logger.warning(
+                "the schema of model %s gives %d labels for %d outputs: its outputs are called output_0 to output_%d",
+                self.name,
+                len(labels),
+                count,
+                (count or 0) - 1,
+            )
+            labels = None
+        if labels is None:
+            labels = [f"output_{index}" for index in range(count or 0)]
+        return Targets([label or f"output_{index}" for index, label in enumerate(labels)])
+
+    def _target_schemas(self) -> list[tuple[Any, Any]]:
+        schemas = self.kipoi.schema.targets
+        return list(output_parts(schemas if isinstance(schemas, Mapping | list | tuple) else [schemas]))
+
+    def _output_count(self) -> int | None:
+        sizes = []
+        for _, schema in self._target_schemas():
+            shape = tuple(schema.shape or ())
+            if len(shape) > 1 or None in shape:
+                return None
+            sizes.append(int(shape[0]) if shape else 1)
+        return sum(sizes)
+
+    def length(self, args: Mapping[str, Any], wanted: int | None) -> int:
+        """Return the length of the model's sequences in bp.
+
+        Parameters
+        ----------
+        args
+            The dataloader arguments of the configuration.
+        wanted
+            `sequences.length` of the configuration.
+
+        Raises
+        ------
+        ConfigError
+            If the configuration contradicts the dataloader, or nothing says the length.
+        """
+        fixed = self.argument(args, "auto_resize_len", None)
+        if fixed is not None and (not isinstance(fixed, int) or isinstance(fixed, bool) or fixed < 1):
+            raise ConfigError(f"dataloader.args.auto_resize_len is {fixed!r}: needed is a number of bp")
+        if fixed and wanted and fixed != wanted:
+            raise ConfigError(f"sequences.length is {wanted}, but the model's dataloader makes sequences of {fixed} bp")
+        found = fixed or wanted or self._schema_length()
+        if not found:
+            raise ConfigError(
+                f"neither the dataloader nor the schema of model {self.name} says how long its sequences are: "
+                "write it as sequences.length"
+            )
+        return int(found)
+
+    def argument(self, args: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+        """Return what the dataloader gets for an argument: the configuration's value, else its own default."""
+        known = _parameters(self.dataloader).get(name)
+        default = otherwise if known is None or known.default is inspect.Parameter.empty else known.default
+        return args.get(name, default)
+
+    def _schema_length(self) -> int | None:
+        schemas = self.kipoi.schema.inputs
+        for _, schema in output_parts(schemas if isinstance(schemas, Mapping | list | tuple) else [schemas]):
+            sizes = [size for size in tuple(schema.shape or ()) if size not in (None, 1)]
+            if 4 in sizes and len(sizes) == 2:
+                return int(next((size for size in sizes if size != 4), 4))
+        return None
+
+    def dataloader_args(self, config: Config) -> dict[str, Any]:
+        """Return the dataloader arguments with every file path absolute."""
+        fasta = self.fasta_arg(config)
+
+        def absolute(value: Any) -> Any:
+            if isinstance(value, list):
+                return [absolute(part) for part in value]
+            return str(config.resolve(value)) if isinstance(value, str) and _is_file(config, value) else value
+
+        resolved = {name: absolute(value) for name, value in config.dataloader.args.items()}
+        return {**resolved, fasta: str(config.resolve(config.dataloader.args[fasta]))}
+
+    def fasta_arg(self, config: Config) -> str:
+        """Return the name of the dataloader's argument for the FASTA file.
+
+        Raises
+        ------
+        ConfigError
+            If the dataloader has none that can be recognised, or the configuration does not give it.
+        """
+        accepted = list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
+        named = (
+            [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else [n for n in _FASTA_NAMES if n in accepted]
+        )
+        if not named:
+            raise ConfigError(
+                f"which argument of the dataloader is the FASTA file? It takes {', '.join(accepted)}: "
+                "name it as dataloader.fasta_arg"
+            )
+        if not isinstance(config.dataloader.args.get(named[0]), str):
+            raise ConfigError(
+                f"dataloader.args.{named[0]} is required: the FASTA file of the genome that the peaks use"
+            )
+        return named[0]
+
+    def weights_digest(self) -> str:
+        """Return the sha256 of the network's parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            if not isinstance(tensor, torch.Tensor):  # extra state of a module
+                digest.update(f"{name}:{tensor!r}".encode())
+                continue
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def suggested_config(self) -> dict[str, Any]:
+        """Return the block `postprocessing: deepmr:` of the model's model.yaml, empty when there is none."""
+        path = next((p for p in (self.folder / "model.yaml", self.folder / "model.yml") if p.exists()), None)
+        block = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+        for key in ("postprocessing", "deepmr"):
+            block = block.get(key) if isinstance(block, Mapping) else None
+        return dict(block) if isinstance(block, Mapping) else {}
+
+
+def _cast(inputs: Any, dtype: torch.dtype | None) -> Any:
+    """Return inputs with floating-point numbers in the type of the network; kipoiseq gives float64 by default."""
+    if isinstance(inputs, dict):
+        return {key: _cast(value, dtype) for key, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return [_cast(value, dtype) for value in inputs]
+    array = np.asarray(inputs)
+    if array.dtype.kind != "f" or dtype is None or dtype == torch.bfloat16:
+        return array
+    return array.astype(torch.empty(0, dtype=dtype).numpy().dtype, copy=False)
+
+
+def _array(part: Any) -> np.ndarray:
+    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+
+
+def _column_labels(schema: Any) -> list[str] | None:
+    """Return the labels of an array without empty lines at the end; None for none or for a label file that is not there."""
+    labels = [str(label) for label in schema.column_labels or ()]
+    while labels and not labels[-1].strip():
+        labels.pop()
+    if len(labels) == 1 and Path(labels[0]).suffix in (".txt", ".tsv", ".csv"):
+        logger.warning("the label file %s of the model is not there", labels[0])
+        return None
+    return labels or None
+
+
+def _parameters(dataloader: Any) -> Mapping[str, inspect.Parameter]:
+    parameters = dict(inspect.signature(dataloader.__init__).parameters)
+    parameters.pop("self", None)
+    return parameters
+
+
+def _is_file(config: Config, value: str) -> bool:
+    try:
+        return bool(value.strip()) and config.resolve(value).exists()
+    except (OSError, ValueError):  # too long, or not a path at all
+        return False
+
+
+def causes(error: BaseException | None) -> Sequence[BaseException]:
+    """Return an error and those behind it."""
+    chain = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def reason(error: Exception) -> str:
+    """Return what an error and the error behind it say, a line each."""
+    said = []
+    for part in (error, causes(error)[-1]):
+        first = str(part).strip().splitlines()
+        said.append(f"{type(part).__name__}: {first[0] if first else 'no message'}")
+    return " <- ".join(dict.fromkeys(said))
