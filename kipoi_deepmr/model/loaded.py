@@ -21,6 +21,7 @@ from kipoi_deepmr.model.targets import Targets
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 400
 _FASTA_NAMES = ("fasta_file", "fasta", "genome_file", "ref_fasta", "genome_fasta")
 
 
@@ -291,9 +292,9 @@ def causes(error: BaseException | None) -> Sequence[BaseException]:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error and the error behind it say, a line each."""
+    """Return what an error and the first cause behind it say, each cut to a few lines' length."""
     said = []
     for part in (error, causes(error)[-1]):
-        first = str(part).strip().splitlines()
-        said.append(f"{type(part).__name__}: {first[0] if first else 'no message'}")
+        text = " ".join(str(part).split()) or "no message"
+        said.append(f"{type(part).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}")
     return " <- ".join(dict.fromkeys(said))

@@ -140,7 +140,7 @@ def _explain_source(name: str, source: str, error: Exception) -> str:
 
 def _explain_load(name: str, folder: Path, error: Exception) -> str:
     said = reason(error)
-    text = f"model {name} ({folder}) cannot be loaded: {said}"
+    text = f"model {name}{'' if name == str(folder) else f' ({folder})'} cannot be loaded: {said}"
     chain = " ".join(str(part) for part in causes(error))
     if "Weights only load failed" in chain or "weights_only" in chain:
         return (
