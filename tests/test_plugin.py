@@ -1,7 +1,5 @@
 """Kipoi lists and runs kipoi_deepmr, however it was installed, and never fails because of it."""
 
-import importlib
-import importlib.util
 import os
 import pkgutil
 import shutil
@@ -27,13 +25,6 @@ SWITCH = "KIPOI_DEEPMR_NO_PLUGIN"
 KIPOI = "import sys; sys.argv[0] = 'kipoi'; from kipoi.__main__ import main; main()"
 PYTHON_M_KIPOI = "import runpy; runpy.run_module('kipoi', run_name='__main__', alter_sys=True)"
 ENTRIES = "print([entry['plugin'] for entry in kipoi.plugin.PLUGINS])"
-
-
-def exists(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-needs_cli = pytest.mark.skipif(not exists("kipoi_deepmr.cli"), reason="kipoi_deepmr.cli is not written yet")
 
 
 @dataclass(frozen=True)
@@ -81,18 +72,15 @@ def test_help_of_kipoi_shows_the_plugin(python: Interpreter) -> None:
     assert "    deepmr           Causal effects that a model has learned" in python(KIPOI, "--help").stdout
 
 
-@needs_cli
 @pytest.mark.parametrize("start", [KIPOI, PYTHON_M_KIPOI], ids=["kipoi", "python -m kipoi"])
 def test_kipoi_deepmr_runs(python: Interpreter, start: str) -> None:
     assert python(start, "deepmr", "--help").stdout.startswith("usage: kipoi deepmr")
 
 
-@needs_cli
 def test_the_older_spelling_reaches_the_same_command(python: Interpreter) -> None:
     assert "\nusage: kipoi deepmr" in python(KIPOI, "postproc", "deepmr", "--help").stdout
 
 
-@needs_cli
 def test_python_m_kipoi_deepmr_runs(python: Interpreter) -> None:
     start = "import runpy; runpy.run_module('kipoi_deepmr', run_name='__main__', alter_sys=True)"
     assert python(start, "--help").stdout.startswith("usage: python -m kipoi_deepmr")
@@ -220,7 +208,7 @@ def test_the_start_file_names_the_same_call_as_the_pth_file(
     assert pth == f"import {module}; {module}.{function}()"
 
 
-@pytest.mark.parametrize("module", ["kipoi_deepmr", pytest.param("kipoi_deepmr.cli", marks=needs_cli)])
+@pytest.mark.parametrize("module", ["kipoi_deepmr", "kipoi_deepmr.cli"])
 def test_importing_the_package_or_its_command_line_is_light(python: Interpreter, module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     assert python(code).stdout.strip() == "[]"
@@ -233,11 +221,6 @@ def test_the_parsers_that_kipoi_asks_for_exist() -> None:
 
 @pytest.mark.parametrize("name", kipoi_deepmr.__all__)
 def test_public_names_are_there_and_documented(name: str) -> None:
-    home = kipoi_deepmr._HOME_OF.get(
-        name, f"kipoi_deepmr.{name}" if name in kipoi_deepmr._SUBMODULES else "kipoi_deepmr"
-    )
-    if not exists(home):
-        pytest.skip(f"{home} is not written yet")
     assert name in dir(kipoi_deepmr)
     assert getattr(kipoi_deepmr, name).__doc__
 
@@ -325,10 +308,9 @@ def test_an_installation_registers_and_its_removal_leaves_nothing(
     assert is_listed_as_installed(environment.run(environment.python, "-I", "-m", "kipoi", "list_plugins").stdout)
     loaded = "import sys; print('kipoi_deepmr_plugin' in sys.modules, 'kipoi_deepmr' in sys.modules)"
     assert environment.run(environment.python, "-c", loaded).stdout.split() == ["True", "False"]
-    if exists("kipoi_deepmr.cli"):
-        assert environment.kipoi("deepmr", "--help").stdout.startswith("usage: kipoi deepmr")
-        script = environment.folder / "bin" / "kipoi-deepmr"
-        assert environment.run(script, "--help").stdout.startswith("usage: kipoi-deepmr")
+    assert environment.kipoi("deepmr", "--help").stdout.startswith("usage: kipoi deepmr")
+    script = environment.folder / "bin" / "kipoi-deepmr"
+    assert environment.run(script, "--help").stdout.startswith("usage: kipoi-deepmr")
 
     environment.pip("uninstall", "-y", "kipoi_deepmr")
     assert environment.traces() == []
