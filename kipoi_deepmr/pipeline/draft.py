@@ -62,10 +62,7 @@ def draft(model: LoadedModel, exposures: Sequence[str] = (), outcomes: Sequence[
 def _suggested(model: LoadedModel) -> dict[str, dict[str, Any]]:
     """Return every section of the model author's block, empty where there is none."""
     origin = f"`postprocessing: deepmr:` of {model.folder}"
-    try:
-        block = model.suggested_config()
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{origin}: expected keys such as {', '.join(Config.model_fields)}") from error
+    block = model.suggested_config()
     for name, section in block.items():
         if name not in Config.model_fields:
             hint = suggestion(name, Config.model_fields)
