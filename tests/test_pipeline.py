@@ -215,7 +215,7 @@ def test_every_variable_of_the_estimates_explains_itself(done):
     assert "effects started" in attrs["history"]
     assert "effects completed" in attrs["history"]
     assert json.loads(attrs["versions"])["zarr"] == zarr.__version__
-    assert attrs["engine"] == "full"
+    assert attrs["engine"] == "local"
     assert attrs["draws"] == 4
     assert attrs["draw_seed"] == attrs["sequence_seed"] == 1
     assert attrs["device"].startswith("cpu")
@@ -648,6 +648,23 @@ def test_estimates_come_in_blocks_of_bounded_memory(finished, monkeypatch):
     xr.testing.assert_allclose(after, before, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("shard", "todo", "batch_size", "columns", "blocks"),
+    [
+        (1, range(4), 10, 3, [[0], [1], [2], [3]]),
+        (1, range(5), 24, 3, [[0, 1], [2, 3], [4]]),
+        (1, [0, 3, 4, 5], 24, 3, [[0], [3], [4, 5]]),
+        (2, [2, 3, 4], 1, 3, [[2, 3], [4]]),
+        # A thousand exposures and outcomes: the covariances of one sequence are enough to hold.
+        (1, range(2), 24, 2000, [[0], [1]]),
+        (2, range(4), 24, 2000, [[0, 1], [2, 3]]),
+    ],
+)
+def test_blocks_fill_shards_and_stay_within_memory(shard, todo, batch_size, columns, blocks):
+    engine = SimpleNamespace(batch_size=batch_size, columns=range(columns), exposures=columns // 2)
+    assert list(RUN._blocks(list(todo), shard, engine, 8)) == blocks
+
+
 def test_re_estimating_changes_what_is_asked_and_keeps_the_rest(finished):
     store = finished.parent / "out.zarr"
     effects = plain(store)["effects"].to_dataset().load()
@@ -710,7 +727,7 @@ def test_check_says_what_a_run_will_do_and_leaves_no_files(config, folder):
     assert report.positions == 8
     assert report.mutants == 4 * 8 * 3
     assert report.draws == 4
-    assert report.engine == "full"
+    assert report.engine == "local"
     assert len(report.dropout) == 2
     assert report.exposures["B"] == {
         "task": "TF2",
