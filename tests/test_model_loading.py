@@ -1,5 +1,6 @@
 """Kipoi models loaded from directories: what they may look like, and what is said when they cannot be loaded."""
 
+import logging
 import os
 import sys
 import textwrap
@@ -109,6 +110,13 @@ def refusal(folder: Path, source: str = "dir") -> str:
     with pytest.raises(ModelError) as caught:
         load_model(str(folder), source)
     return str(caught.value)
+
+
+def hear(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a command line that ran in this process did: ours stops propagation, Kipoi's silences all loggers."""
+    caplog.set_level(logging.WARNING, logger="kipoi_deepmr")
+    monkeypatch.setattr(logging.getLogger("kipoi_deepmr"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("kipoi_deepmr.model.loaded"), "disabled", False)
 
 
 # What is loaded
@@ -238,7 +246,8 @@ def test_outputs_without_a_label_each_are_numbered(tmp_path, labels, expected, c
     assert capfd.readouterr().out == ""  # Kipoi prints there; `tasks --json` must stay JSON
 
 
-def test_a_wrong_number_of_labels_is_a_warning(tmp_path, caplog):
+def test_a_wrong_number_of_labels_is_a_warning(tmp_path, caplog, monkeypatch):
+    hear(caplog, monkeypatch)
     load_model(str(write_model(tmp_path / "m", labels="[a, b]")), "dir").targets()
     assert "gives 2 labels for 4 outputs: its outputs are called output_0 to output_3" in caplog.text
 
@@ -450,7 +459,8 @@ def test_the_digest_of_the_weights_tells_them_apart(tmp_path):
         ("postprocessing:\n  deepmr: {outcomes: {D: DNase}}\n", {"outcomes": {"D": "DNase"}}),
         ("postprocessing:\n  variant_effects: true\n", {}),
         ("postprocessing: [deepmr]\n", {}),
-        ("postprocessing:\n  deepmr: β\n", {}),
+        ("postprocessing:\n  deepmr:\n", {}),
+        ("postprocessing:\n  deepmr: {exposures: {β: TF1}}\n", {"exposures": {"β": "TF1"}}),
     ],
 )
 def test_the_authors_own_settings_are_read_from_the_model(tmp_path, more, expected):
@@ -459,6 +469,9 @@ def test_the_authors_own_settings_are_read_from_the_model(tmp_path, more, expect
     model = load_model(str(folder), "dir")
     (folder / "model.yaml").write_text(text + more, encoding="utf-8")
     assert model.suggested_config() == expected
+    (folder / "model.yaml").write_text(text + "postprocessing: {deepmr: [1, 2]}\n")
+    with pytest.raises(ConfigError, match=r"`postprocessing: deepmr:` of .*: expected keys, found \[1, 2\]"):
+        model.suggested_config()
 
 
 # What cannot be loaded

@@ -56,6 +56,13 @@ def predict(network: nn.Module, draws: MCDropout, x: Tensor, name: str = NAMES[0
         return ThinnedNetwork(network, draws.masks([name], draw).rows(None))(x)
 
 
+def hear(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a command line that ran in this process did: ours stops propagation, Kipoi's silences all loggers."""
+    caplog.set_level(logging.WARNING, logger="kipoi_deepmr")
+    monkeypatch.setattr(logging.getLogger("kipoi_deepmr"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("kipoi_deepmr.uncertainty"), "disabled", False)
+
+
 # Which dropouts are found, and where
 
 
@@ -377,7 +384,8 @@ def test_a_compiled_model_is_told_so():
     assert "TorchScript" in str(explain_no_dropout(scripted))
 
 
-def test_a_dropout_that_cannot_be_followed_beside_others_is_a_warning(caplog):
+def test_a_dropout_that_cannot_be_followed_beside_others_is_a_warning(caplog, monkeypatch):
+    hear(caplog, monkeypatch)
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True).eval()
     with caplog.at_level(logging.WARNING):
         sites = find_dropouts(layer, torch.ones(1, 5, 8))
@@ -385,7 +393,8 @@ def test_a_dropout_that_cannot_be_followed_beside_others_is_a_warning(caplog):
     assert "the dropout inside self_attn stays off in all draws" in caplog.text
 
 
-def test_one_recurrent_layer_has_no_dropout_to_warn_of(caplog):
+def test_one_recurrent_layer_has_no_dropout_to_warn_of(caplog, monkeypatch):
+    hear(caplog, monkeypatch)
     network = nn.GRU(3, 3)
     network.dropout = 0.5
     find_dropouts(Function(lambda x: network(x)[0]), torch.ones(1, 5, 3))

@@ -167,7 +167,7 @@ def _reason(fault: ErrorDetails) -> str:
     if kind == "too_short":
         return "expected at least one entry"
     if kind == "greater_than_equal" and location == ("uncertainty", "draws"):
-        return f"{given} draw{'s' * (given != 1)} cannot give a standard error: use at least 2 (the default is 50)"
+        return f"{given} draw{'s' * (given != 1)} cannot give a standard error; use at least 2 (the default is 50)"
     if kind == "string_type":
         quotes = f"; write it in quotes: '{given}'" if isinstance(given, int | float) else ""
         return f"expected text, found {describe(given)}{quotes}"

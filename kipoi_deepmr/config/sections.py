@@ -64,12 +64,6 @@ def _size(value: Any) -> str:
     return value
 
 
-def _available_engine(value: str) -> str:
-    if value == "local":
-        raise ValueError("the local engine is not available in this version: use auto or full")
-    return value
-
-
 def _available_method(value: str) -> str:
     if value == "ensemble":
         raise ValueError("ensembles are not available in this version: use mc_dropout")
@@ -223,8 +217,8 @@ class MutagenesisSection(_Section):
     """Which positions are mutated, and how."""
 
     positions: Positions = Field("all", description="all, or [start, end) counted from 0 in the window")
-    engine: Annotated[Literal["auto", "local", "full"], AfterValidator(_available_engine)] = Field(
-        "auto", description="auto or full (every mutant through the whole network)"
+    engine: Literal["auto", "local", "full"] = Field(
+        "auto", description="local (only what a mutation can reach), full (all of the network), auto: local if it agrees"
     )
     memory: Annotated[StrictStr, BeforeValidator(_size)] = Field(
         "auto", description="bound on the memory of the network's activations, e.g. 2GiB"

@@ -234,12 +234,20 @@ class LoadedModel:
         return digest.hexdigest()
 
     def suggested_config(self) -> dict[str, Any]:
-        """Return the block `postprocessing: deepmr:` of the model's model.yaml, empty when there is none."""
+        """Return the block `postprocessing: deepmr:` of the model's model.yaml, empty when there is none.
+
+        Raises
+        ------
+        ConfigError
+            If it is no mapping.
+        """
         path = next((p for p in (self.folder / "model.yaml", self.folder / "model.yml") if p.exists()), None)
         block = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
         for key in ("postprocessing", "deepmr"):
             block = block.get(key) if isinstance(block, Mapping) else None
-        return dict(block) if isinstance(block, Mapping) else {}
+        if not isinstance(block, Mapping | None):
+            raise ConfigError(f"`postprocessing: deepmr:` of {self.folder}: expected keys, found {block!r}")
+        return dict(block or {})
 
 
 def _cast(inputs: Any, dtype: torch.dtype | None) -> Any:

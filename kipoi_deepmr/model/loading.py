@@ -120,7 +120,7 @@ def _weights_on_cpu_without_cuda() -> Iterator[None]:
     def load(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
         return original(f, "cpu" if map_location is None else map_location, *args, **kwargs)
 
-    torch.load = load  # type: ignore[assignment]
+    torch.load = load
     try:
         yield
     finally:
