@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.errors import ModelError, PredictionError
-from kipoi_deepmr.mutagenesis.graph import Passes, capture
+from kipoi_deepmr.mutagenesis.graph import Passes, WholePasses, capture
 from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
 from kipoi_deepmr.mutagenesis.variants import ALLELE_COUNT, Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import MCDropout
@@ -23,6 +24,22 @@ _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
 _PROBE = 4
 _PROBE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a network is computed locally.
+
+    Attributes
+    ----------
+    share : float
+        Share of the network's multiply-adds in operations that are followed locally, 0 to 1.
+    stopped_at : tuple of str
+        Operations that could not be followed, with the reason; from each on the network runs whole.
+    """
+
+    share: float
+    stopped_at: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ class FullEngine:
         4 GiB on a GPU.
     """
 
-    network: torch.nn.Module
+    network: Any
     draws: MCDropout
     count: int
     columns: Sequence[int]
@@ -108,6 +125,7 @@ class FullEngine:
     memory: int | None = None
     _passes: dict[int, Passes] = field(default_factory=dict, init=False)
     _mix_sequences: bool | None = field(default=None, init=False)
+    _whole_rows: int = field(default=1, init=False)
 
     name = "full"
 
@@ -125,10 +143,20 @@ class FullEngine:
             memory = self.memory or _AUTO_MEMORY.get(kind, _AUTO_MEMORY["cuda"])
             self.batch_size = int(np.clip(memory // max(passes.bytes_per_row, 1), 1, _LARGEST_BATCH.get(kind, 2**14)))
         if self._mix_sequences is None:
+            self._whole_rows = self.batch_size
             self._mix_sequences = self._rows_keep_their_masks(block, passes)
             if not self._mix_sequences:
                 logger.info("the network mixes the rows of a batch: a batch holds the mutants of one sequence only")
         return passes
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the network is computed locally: nothing."""
+        return Coverage(0.0, ())
+
+    def sequences_at_once(self, positions: int) -> int:
+        """Return how many sequences of a window of `positions` fill two batches."""
+        return max(1, -(-2 * (self.batch_size or 1) // (3 * positions)))
 
     def run(
         self, block: Block, positions: range, progress: Callable[[int], None] = lambda mutants: None
@@ -178,7 +206,7 @@ class FullEngine:
         with torch.inference_mode():
             references, _ = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
-            chunk = variants.rows(0, min(self.batch_size or 1, len(variants)))
+            chunk = variants.rows(0, self._chunk_size(variants, 0))
             self._moments(block, chunk, references)
             start = time.perf_counter()
             for _ in range(batches):
@@ -187,7 +215,7 @@ class FullEngine:
 
     def _references_within_memory(self, block: Block) -> tuple[Tensor, Moments]:
         while True:
-            size = min(self.batch_size or 1, len(block.names))
+            size = min(self._whole_rows, len(block.names))
             try:
                 return self._references(block)
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -219,9 +247,7 @@ class FullEngine:
     ) -> Iterator[tuple[Variants, Moments]]:
         start = 0
         while start < len(variants):
-            size = min(self.batch_size or 1, len(variants) - start)
-            if not self._mix_sequences:
-                size = min(size, int((variants.sequence[start:] == variants.sequence[start]).sum()))
+            size = self._chunk_size(variants, start)
             chunk = variants.rows(start, start + size)
             try:
                 moments = self._moments(block, chunk, references)
@@ -234,6 +260,35 @@ class FullEngine:
             start += size
 
     def _moments(self, block: Block, chunk: Variants, references: Tensor) -> Moments:
+        predict = self.predictor(block, chunk)
+        moments = Moments(self.exposures)
+        for draw in range(self.count):
+            scaled = transform(predict(draw).to(references.dtype), self.scale)
+            moments.add(scaled - references[draw, chunk.sequence])
+        return moments
+
+    def _chunk_size(self, variants: Variants, start: int) -> int:
+        """Return how many variants go into the batch that begins at `start`."""
+        size = min(self.batch_size or 1, len(variants) - start)
+        if self._mix_sequences:
+            return size
+        return min(size, int((variants.sequence[start:] == variants.sequence[start]).sum()))
+
+    def predictor(self, block: Block, chunk: Variants) -> Callable[[int], Tensor]:
+        """Return what predicts some variants in a draw.
+
+        Parameters
+        ----------
+        block
+            The sequences.
+        chunk
+            One batch of their variants.
+
+        Returns
+        -------
+        callable
+            Takes the number of the draw, returns a tensor (variants, columns).
+        """
         layout = self.network.layout
         allele_rows = torch.as_tensor(layout.allele_rows, device=block.sequence.device)
         padded = chunk.rows(0, _padded(len(chunk), self.batch_size or 1))
@@ -243,12 +298,7 @@ class FullEngine:
         first, last = int(chunk.sequence[0]), int(chunk.sequence[-1])
         row_of = padded.sequence - first if last > first else None
         names = block.names[first : last + 1]
-        moments = Moments(self.exposures)
-        for draw in range(self.count):
-            predicted = passes.after(saved, self.draws.masks(names, draw).rows(row_of))[: len(chunk)]
-            scaled = transform(predicted.to(references.dtype), self.scale)
-            moments.add(scaled - references[draw, chunk.sequence])
-        return moments
+        return lambda draw: passes.after(saved, self.draws.masks(names, draw).rows(row_of))[: len(chunk)]
 
     def _check(self, block: Block, chunk: Variants, moments: Moments) -> None:
         finite = torch.isfinite(moments.mean)
@@ -268,13 +318,16 @@ class FullEngine:
             raise error
         if size <= 1:
             raise ModelError("not even one mutant fits into memory: use a machine or GPU with more memory") from error
-        self.batch_size = max(1, size // 2)
+        self.batch_size = self._whole_rows = max(1, size // 2)
         self._passes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("out of memory with %d mutants in a batch: going on with %d", size, self.batch_size)
 
     def _pass_of(self, rows: int, block: Block) -> Passes:
+        uncaptured = next((passes for passes in self._passes.values() if isinstance(passes, WholePasses)), None)
+        if uncaptured is not None:
+            return uncaptured
         if rows not in self._passes:
             with torch.inference_mode(False), torch.no_grad():
                 index = torch.zeros(rows, dtype=torch.int64, device=block.sequence.device)
@@ -300,7 +353,7 @@ class FullEngine:
         return block.sequence[index], [other[index] for other in block.others]
 
     def _spans(self, rows: int) -> Iterator[tuple[int, int]]:
-        size = (self.batch_size or 1) if self._mix_sequences else 1
+        size = self._whole_rows if self._mix_sequences else 1
         for start in range(0, rows, size):
             yield start, min(start + size, rows)
 

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import nullcontext
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -74,19 +76,8 @@ class CapturedPasses:
         others: Sequence[Tensor],
         masks: Sequence[Mask],
     ) -> None:
-        inputs = (sequence, *others)
-        selected = list(columns)
-        with_offset = [mask.offset is not None for mask in masks]
-
-        def forward(*tensors: Tensor) -> Tensor:
-            parts = iter(tensors[len(inputs) :])
-            own = [Mask(next(parts), next(parts) if offset else None) for offset in with_offset]
-            return ThinnedNetwork(network, own)(*tensors[: len(inputs)])[:, selected]
-
-        with torch.no_grad():
-            whole = make_fx(functionalize(forward, remove="mutations"))(*inputs, *_tensors(masks))
-        whole.graph.eliminate_dead_code()
-        self._before, self._after, self.shared_layers = _split(whole, len(inputs))
+        whole = trace(network, columns, sequence, others, masks)
+        self._before, self._after, self.shared_layers = _split(whole, 1 + len(others))
         rows = len(sequence)
         self.bytes_per_row = (_peak_bytes(self._before) + _peak_bytes(self._after)) // rows
 
@@ -97,8 +88,51 @@ class CapturedPasses:
 
     def after(self, saved: Saved, masks: Sequence[Mask]) -> Tensor:
         """Finish the pass for one draw."""
-        output: Tensor = self._after(*saved, *_tensors(masks))
+        output: Tensor = self._after(*saved, *mask_tensors(masks))
         return output
+
+
+def trace(
+    network: nn.Module,
+    columns: Sequence[int],
+    sequence: Tensor,
+    others: Sequence[Tensor],
+    masks: Sequence[Mask],
+    *,
+    mode: Literal["real", "fake"] = "real",
+) -> fx.GraphModule:
+    """Return a forward pass as an ATen graph without in-place operations.
+
+    Parameters
+    ----------
+    network, columns, sequence, others, masks
+        As `CapturedPasses`.
+    mode
+        ``fake`` computes shapes only; the graph's own constants are then not usable.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        Its placeholders are the sequence, the other inputs and the tensors of the masks; it holds for the batch size
+        of the inputs.
+    """
+    inputs = (sequence, *others)
+    selected = list(columns)
+    with_offset = [mask.offset is not None for mask in masks]
+
+    def forward(*tensors: Tensor) -> Tensor:
+        parts = iter(tensors[len(inputs) :])
+        own = [Mask(next(parts), next(parts) if offset else None) for offset in with_offset]
+        return ThinnedNetwork(network, own)(*tensors[: len(inputs)])[:, selected]
+
+    given = (*inputs, *mask_tensors(masks))
+    fake = FakeTensorMode(allow_non_fake_inputs=True) if mode == "fake" else nullcontext()
+    with torch.no_grad(), fake:
+        if isinstance(fake, FakeTensorMode):
+            given = tuple(fake.from_tensor(tensor) for tensor in given)
+        whole = make_fx(functionalize(forward, remove="mutations"))(*given)
+    whole.graph.eliminate_dead_code()
+    return whole
 
 
 def capture(
@@ -132,15 +166,16 @@ def capture(
     return captured
 
 
-def _tensors(masks: Sequence[Mask]) -> list[Tensor]:
+def mask_tensors(masks: Sequence[Mask]) -> list[Tensor]:
+    """Return the tensors of some masks in the order of the graph's placeholders."""
     return [tensor for mask in masks for tensor in (mask.factor, mask.offset) if tensor is not None]
 
 
 def _split(whole: fx.GraphModule, inputs: int) -> tuple[fx.GraphModule, fx.GraphModule, int]:
     nodes = list(whole.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
-    drawn = _reached(nodes, placeholders[inputs:])
-    for node in _reached(nodes, placeholders[:inputs]):
+    drawn = reached(nodes, placeholders[inputs:])
+    for node in reached(nodes, placeholders[:inputs]):
         node.meta[_PER_ROW] = True
     constant = {node for node in nodes if node.op == "get_attr"}
     saved = [
@@ -168,7 +203,8 @@ def _split(whole: fx.GraphModule, inputs: int) -> tuple[fx.GraphModule, fx.Graph
     return fx.GraphModule(whole, first), fx.GraphModule(whole, second), layers
 
 
-def _reached(nodes: Sequence[fx.Node], sources: Sequence[fx.Node]) -> set[fx.Node]:
+def reached(nodes: Sequence[fx.Node], sources: Sequence[fx.Node]) -> set[fx.Node]:
+    """Return the nodes that depend on some nodes, themselves included."""
     reached = set(sources)
     for node in nodes:
         if any(source in reached for source in node.all_input_nodes):

@@ -1,5 +1,6 @@
 """The 3L point mutants of a sequence, made on the device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,9 @@ class Variants:
         return Variants(self.sequence[index], self.position[index], self.allele[index])
 
 
-def all_variants(codes: NDArray[np.int8], positions: range, device: torch.device) -> Variants:
+def all_variants(
+    codes: NDArray[np.int8], positions: Sequence[int] | NDArray[np.int64], device: torch.device
+) -> Variants:
     """List every other base at every known position.
 
     Parameters
@@ -42,7 +45,7 @@ def all_variants(codes: NDArray[np.int8], positions: range, device: torch.device
         Reference bases, shape (sequence, length), int8: 0 to 3 for A, C, G, T; -1 where the base is unknown, which
         has no mutants.
     positions
-        Positions of the window to mutate.
+        Positions to mutate, in increasing order.
     device
         Where the lists live.
 
@@ -50,11 +53,12 @@ def all_variants(codes: NDArray[np.int8], positions: range, device: torch.device
     -------
     Variants
     """
-    window = codes[:, positions.start : positions.stop]
+    chosen = np.asarray(positions, dtype=np.int64)
+    window = codes[:, chosen]
     alleles = np.arange(ALLELE_COUNT)
     mutated = (window[..., None] != alleles) & (window[..., None] >= 0)
-    sequence, position, allele = (torch.from_numpy(index).to(device) for index in np.nonzero(mutated))
-    return Variants(sequence, position + positions.start, allele)
+    sequence, index, allele = np.nonzero(mutated)
+    return Variants(*(torch.from_numpy(part).to(device) for part in (sequence, chosen[index], allele)))
 
 
 def mutate(

@@ -1,0 +1,55 @@
+"""Which engine runs: the local one where it can and agrees, else the full one."""
+
+import logging
+from typing import Any, Literal
+
+from kipoi_deepmr.mutagenesis.full import Block, FullEngine
+from kipoi_deepmr.mutagenesis.local.engine import LocalEngine, LocalUnavailable, agrees
+
+logger = logging.getLogger(__name__)
+
+
+def choose_engine(
+    wanted: Literal["auto", "local", "full"], block: Block, positions: range, **options: Any
+) -> FullEngine:
+    """Return an engine that is ready to run.
+
+    The local engine is compared with the full one on a sample of mutants of the first sequence; where it is not
+    available or differs by more than 1e-5 of the largest effect (or the rounding of the predictions), the full engine
+    is returned and the reason is logged once.
+
+    Parameters
+    ----------
+    wanted
+        ``full``, or ``local`` / ``auto`` for the local engine where it can be had.
+    block
+        The first sequence of the run.
+    positions
+        Window of positions.
+    **options
+        Arguments of `FullEngine`.
+
+    Returns
+    -------
+    FullEngine or LocalEngine
+    """
+    full = FullEngine(**options)
+    if wanted == "full":
+        full.prepare(block)
+        return full
+    local = LocalEngine(**options)
+    try:
+        found = local.difference_from_full(block, positions)
+    except LocalUnavailable as reason:
+        logger.warning("the local engine is not available for this network (%s): the full engine runs", reason)
+    else:
+        if agrees(*found, block.sequence.dtype):
+            for operation in local.coverage.stopped_at:
+                logger.info("the network runs whole from %s on", operation)
+            return local
+        logger.warning(
+            "the local engine differs from the full one by %.2g where the largest effect is %.2g: the full engine runs",
+            *found[:2],
+        )
+    full.prepare(block)
+    return full

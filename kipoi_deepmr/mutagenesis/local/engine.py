@@ -1,0 +1,181 @@
+"""The local engine: what a mutation cannot reach is taken from the reference."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from kipoi_deepmr.mutagenesis.full import Block, Coverage, FullEngine
+from kipoi_deepmr.mutagenesis.graph import Passes, mask_tensors, trace
+from kipoi_deepmr.mutagenesis.local.program import ALLELES, LocalProgram
+from kipoi_deepmr.mutagenesis.variants import Variants, all_variants
+
+logger = logging.getLogger(__name__)
+
+_AUTO_MEMORY = {"cpu": 2**28, "cuda": 2**32}
+_LARGEST_CHUNK = 4096
+_PROGRAMS = 32
+_SAMPLED_POSITIONS = 12
+_SAMPLED_DRAWS = 2
+_AGREEMENT = 1e-5
+_ROUNDING = 8
+
+
+class LocalUnavailable(Exception):
+    """The network cannot be computed locally; the text says why."""
+
+
+@dataclass
+class LocalEngine(FullEngine):
+    """Saturation mutagenesis that computes only what each mutation can reach.
+
+    Differences from the reference go through linear operations, reference plus difference through all others, each on
+    the window of positions that the mutation can change; a linear layer after flattening takes the changed columns of
+    its weight only. From an operation that cannot be followed on, the network runs whole.
+
+    Parameters
+    ----------
+    network, draws, count, columns, exposures, scale, batch_size, memory
+        As `FullEngine`; the default of `memory` is 256 MiB on a CPU.
+    """
+
+    _programs: OrderedDict[bytes, LocalProgram] = field(default_factory=OrderedDict, init=False)
+    _weights: dict[tuple[fx.Node, str], Tensor] = field(default_factory=dict, init=False)
+    _graph: Any = field(default=None, init=False)
+    _coverage: Coverage | None = field(default=None, init=False)
+
+    name = "local"
+
+    def prepare(self, block: Block) -> Passes:
+        """Capture the network for one sequence and choose the batch size.
+
+        Raises
+        ------
+        LocalUnavailable
+            If its graph cannot be captured, or nothing of it can be computed locally.
+        """
+        passes = super().prepare(block)
+        if self._graph is not None:
+            return passes
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self._graph = self._trace(block, 1, "real")
+            middle = block.codes.shape[1] // 2
+            program = self._program(block, np.arange(middle, min(middle + 2, block.codes.shape[1])))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise LocalUnavailable(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        self._coverage = program.coverage
+        if self._coverage.share == 0:
+            raise LocalUnavailable(f"no layer can be followed ({'; '.join(self._coverage.stopped_at)})")
+        memory = self.memory or _AUTO_MEMORY.get(block.sequence.device.type, _AUTO_MEMORY["cuda"])
+        if self._asked_batch is None:
+            self.batch_size = ALLELES * int(np.clip(memory // program.bytes_per_position, 1, _LARGEST_CHUNK))
+        return passes
+
+    def __post_init__(self) -> None:
+        """Remember whether the batch size was asked for."""
+        self._asked_batch = self.batch_size
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the network is computed locally."""
+        return self._coverage or Coverage(0.0, ())
+
+    def sequences_at_once(self, positions: int) -> int:
+        """Return 1: a batch holds mutants of one sequence."""
+        return 1
+
+    def predictor(self, block: Block, chunk: Variants) -> Callable[[int], Tensor]:
+        """Return what predicts some variants of one sequence in a draw."""
+        sequence = int(chunk.sequence[0])
+        positions = chunk.position[::ALLELES].cpu().numpy()
+        program = self._program(block, positions)
+        layout = self.network.layout
+        bases = torch.eye(4, dtype=block.sequence.dtype, device=block.sequence.device)
+        rows = torch.as_tensor(layout.allele_rows, device=block.sequence.device)
+        mutants = bases[rows[chunk.allele]].view(len(positions), ALLELES, 4)
+        one = slice(sequence, sequence + 1)
+        shared = program.before(block.sequence[one], [other[one] for other in block.others], mutants)
+        names = block.names[one]
+        return lambda draw: program.after(shared, mask_tensors(self.draws.masks(names, draw).rows(None)))
+
+    def difference_from_full(self, block: Block, positions: range) -> tuple[float, float, float]:
+        """Compare some mutants of the first sequence with the full engine: those at both ends and in the middle.
+
+        Returns
+        -------
+        difference : float
+            Largest difference of a prediction.
+        effect : float
+            Largest effect among the compared mutants.
+        prediction : float
+            Largest prediction.
+        """
+        self.prepare(block)
+        first = Block(block.names[:1], block.codes[:1], block.sequence[:1], tuple(o[:1] for o in block.others))
+        variants = all_variants(first.codes, _sample(positions), block.sequence.device)
+        full = FullEngine(self.network, self.draws, self.count, self.columns, self.exposures, self.scale)
+        full.prepare(first)
+        largest = np.zeros(3)
+        with torch.inference_mode():
+            references = self._references_within_memory(first)[0]
+            for start in range(0, len(variants), ALLELES):
+                chunk = variants.rows(start, start + ALLELES)
+                ours, theirs = self.predictor(first, chunk), full.predictor(first, chunk)
+                for draw in range(min(self.count, _SAMPLED_DRAWS)):
+                    here, there = ours(draw).double(), theirs(draw).double()
+                    found = ((here - there).abs(), (there - references[draw]).abs(), there.abs())
+                    largest = np.maximum(largest, [float(part.max()) for part in found])
+        return float(largest[0]), float(largest[1]), float(largest[2])
+
+    def _chunk_size(self, variants: Variants, start: int) -> int:
+        size = max(ALLELES, (self.batch_size or 1) // ALLELES * ALLELES)
+        same = int((variants.sequence[start : start + size] == variants.sequence[start]).sum())
+        return min(size, same)
+
+    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+        super()._halve_batch(error, 1 if size <= ALLELES else size)
+        self._programs.clear()
+
+    def _program(self, block: Block, positions: np.ndarray) -> LocalProgram:
+        key = positions.tobytes()
+        if key not in self._programs:
+            with torch.inference_mode(False), torch.no_grad():
+                self._programs[key] = LocalProgram(
+                    self._graph,
+                    lambda rows: self._trace(block, rows, "fake"),
+                    1 + len(block.others),
+                    positions,
+                    self.network.layout.position_axis,
+                    self._weights,
+                )
+            while len(self._programs) > _PROGRAMS:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return self._programs[key]
+
+    def _trace(self, block: Block, rows: int, mode: Literal["real", "fake"]) -> fx.GraphModule:
+        index = torch.zeros(rows, dtype=torch.int64, device=block.sequence.device)
+        masks = self.draws.masks(block.names[:1], 0).rows(None)
+        others = [other[index].clone() for other in block.others]
+        return trace(self.network, self.columns, block.sequence[index].clone(), others, masks, mode=mode)
+
+
+def agrees(difference: float, effect: float, prediction: float, dtype: torch.dtype) -> bool:
+    """Tell whether two engines agree: within 1e-5 of the largest effect, or the rounding of the predictions."""
+    return difference <= max(_AGREEMENT * effect, _ROUNDING * torch.finfo(dtype).eps * prediction)
+
+
+def _sample(positions: range) -> np.ndarray:
+    """Return a few positions of a window: both ends, and spread between them."""
+    spread = np.linspace(0, len(positions) - 1, _SAMPLED_POSITIONS).astype(int)
+    ends = [0, 1, 2, len(positions) - 3, len(positions) - 2, len(positions) - 1]
+    index = np.unique(np.concatenate([spread, ends]).clip(0, len(positions) - 1))
+    return positions.start + index

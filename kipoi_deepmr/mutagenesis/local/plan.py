@@ -1,0 +1,216 @@
+"""The local program under construction: states of nodes, and readers of values and differences."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, Unsupported
+from kipoi_deepmr.mutagenesis.local.windows import Mover, Reader, Window
+
+Step = Callable[["Run"], Tensor]
+
+
+@dataclass
+class Run:
+    """Tensors of one pass over the program: of the reference, and of the mutants.
+
+    Attributes
+    ----------
+    reference : dict
+        Reference value of each node, batch of strands first.
+    data : dict
+        Windows of the mutants of each node: (strand, position, allele, width, *channels), or whole rows
+        (strand * position * allele, ...).
+    rows : dict
+        Nodes of the part that runs whole, a mutant a row.
+    forms : dict
+        Windows of a node as values (True) or differences (False), where they had to be converted.
+    canonical : dict
+        References with the position in front.
+    """
+
+    reference: dict[fx.Node, Any] = field(default_factory=dict)
+    data: dict[fx.Node, Tensor] = field(default_factory=dict)
+    rows: dict[fx.Node, Any] = field(default_factory=dict)
+    forms: dict[tuple[fx.Node, bool], Tensor] = field(default_factory=dict)
+    canonical: dict[tuple[fx.Node, Layout], Tensor] = field(default_factory=dict)
+
+    def forget(self, node: fx.Node) -> None:
+        """Free what no later step reads."""
+        for table in (self.data, self.rows):
+            table.pop(node, None)
+        for is_value in (True, False):
+            self.forms.pop((node, is_value), None)
+
+    def branch(self) -> "Run":
+        """Return a run that goes on from here without changing this one."""
+        return Run(*(dict(getattr(self, part.name)) for part in fields(self)))
+
+
+@dataclass
+class Plan:
+    """What the rules of operations read and write.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where the tensors are.
+    alleles : int
+        Mutants of a position.
+    mutated : set of fx.Node
+        Nodes that a mutation reaches.
+    drawn : set of fx.Node
+        Nodes that depend on the masks of a draw.
+    constants : dict
+        Tensors of nodes that depend on neither inputs nor masks.
+    weights : dict
+        Weights in the order in which a rule reads them.
+    states : dict
+        What is known of each mutated node.
+    current : fx.Node
+        Node whose rule is being made.
+    prefetch : list
+        Conversions of nodes that all draws share, for steps of a draw.
+    """
+
+    device: torch.device
+    alleles: int
+    mutated: set[fx.Node]
+    drawn: set[fx.Node]
+    constants: dict[fx.Node, Any]
+    weights: dict[tuple[fx.Node, str], Tensor]
+    states: dict[fx.Node, Local | Rows] = field(default_factory=dict)
+    current: fx.Node | None = None
+    prefetch: list[Step] = field(default_factory=list)
+
+    def local(self, node: Any) -> Local:
+        """Return the state of an argument that is followed locally."""
+        state = self.states.get(node) if isinstance(node, fx.Node) else None
+        if not isinstance(state, Local):
+            raise Unsupported("an argument that the mutation does not reach through a window")
+        return state
+
+    def constant(self, node: Any) -> Tensor:
+        """Return a weight."""
+        if not isinstance(node, fx.Node) or node not in self.constants:
+            raise Unsupported("a weight that depends on the input")
+        tensor: Tensor = self.constants[node]
+        return tensor
+
+    def weight(self, node: fx.Node, key: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return a rearranged weight, made once for all programs."""
+        if (node, key) not in self.weights:
+            self.weights[node, key] = make().contiguous()
+        return self.weights[node, key]
+
+    def reference(self, node: fx.Node, layout: Layout) -> Step:
+        """Return a reader of a node's reference as (strand, position, *channels)."""
+
+        def read(run: Run) -> Tensor:
+            if (node, layout) not in run.canonical:
+                run.canonical[node, layout] = layout.canonical(run.reference[node])
+            return run.canonical[node, layout]
+
+        return read
+
+    def window(self, node: fx.Node, layout: Layout, window: Window) -> Step:
+        """Return a reader of a node's reference in a window: (strand, position, 1, width, *channels)."""
+        reference, reader = self.reference(node, layout), Reader(window, self.device)
+
+        def read(run: Run) -> Tensor:
+            tensor = reference(run)
+            return reader(tensor) if tensor.shape[1] == window.length else tensor[:, None, None]
+
+        return read
+
+    def value(self, node: fx.Node) -> Step:
+        """Return a reader of a node's values in its window; entries that do not exist hold anything."""
+        local = self.local(node)
+        if local.is_value:
+            return lambda run: run.data[node]
+        reference = self.window(node, local.layout, local.window)
+        return self._kept(node, True, lambda run: run.data[node] + reference(run))
+
+    def difference(self, node: fx.Node) -> Step:
+        """Return a reader of a node's differences from the reference; entries that do not exist are zero."""
+        local = self.local(node)
+        if not local.is_value:
+            return lambda run: run.data[node]
+        reference = self.window(node, local.layout, local.window)
+        clear = self.clear(local)
+        return self._kept(node, False, lambda run: clear(run.data[node] - reference(run)))
+
+    def clear(self, local: Local) -> Callable[[Tensor], Tensor]:
+        """Return what sets entries that do not exist to zero."""
+        missing = local.window.missing
+        if missing is None:
+            return lambda data: data
+        exists = torch.from_numpy(~missing).to(self.device)[:, :, None]
+        exists = exists.reshape(*exists.shape, *(1 for _ in local.layout.sizes[1:]))
+        return lambda data: torch.where(exists, data, 0.0)
+
+    def moved_difference(self, node: fx.Node, window: Window) -> Step:
+        """Return a reader of a node's differences in another window."""
+        local, read = self.local(node), self.difference(node)
+        if local.window.same(window):
+            return read
+        mover = Mover((local.window.start, local.window.width), (window.start, window.width), self.device)
+        return lambda run: mover(read(run))
+
+    def patch(self, node: fx.Node, start: np.ndarray, width: int, outside: float) -> Step:
+        """Return a reader of a node's values in any stretch: mutant inside its window, reference around it.
+
+        Parameters
+        ----------
+        node
+            The node.
+        start, width
+            The stretch, shape (strand, position).
+        outside
+            Value of entries that do not exist.
+        """
+        local = self.local(node)
+        stretch = Window(start, width, local.layout.sizes[0])
+        reference = self.window(node, local.layout, stretch)
+        difference = self.difference(node)
+        mover = Mover((local.window.start, local.window.width), (start, width), self.device)
+        missing = stretch.missing
+        if missing is None:
+            return lambda run: reference(run) + mover(difference(run))
+        gone = torch.from_numpy(missing).to(self.device)[:, :, None]
+        gone = gone.reshape(*gone.shape, *(1 for _ in local.layout.sizes[1:]))
+        return lambda run: torch.where(gone, outside, reference(run) + mover(difference(run)))
+
+    def whole(self, node: fx.Node) -> Step:
+        """Return a reader of a node's whole values, (strand * position * allele, *shape)."""
+        local, value = self.local(node), self.value(node)
+        reference = self.reference(node, local.layout)
+        window = local.window
+        strands, positions = window.start.shape
+        entries = window.entries
+        strand, position, slot = np.nonzero((entries >= 0) & (entries < window.length))
+        index = [torch.from_numpy(i).to(self.device) for i in (strand, position, entries[strand, position, slot], slot)]
+
+        def make(run: Run) -> Tensor:
+            base = reference(run)[:, None, None].expand(-1, positions, self.alleles, *(-1 for _ in local.layout.sizes))
+            full = base.expand(strands, *base.shape[1:]).clone()
+            full.transpose(2, 3)[index[0], index[1], index[2]] = value(run).transpose(2, 3)[
+                index[0], index[1], index[3]
+            ]
+            return local.layout.logical(full.flatten(0, 2))
+
+        return make
+
+    def _kept(self, node: fx.Node, is_value: bool, make: Step) -> Step:
+        def read(run: Run) -> Tensor:
+            if (node, is_value) not in run.forms:
+                run.forms[node, is_value] = make(run)
+            return run.forms[node, is_value]
+
+        if self.current in self.drawn and node not in self.drawn:
+            self.prefetch.append(read)
+        return read

@@ -1,0 +1,254 @@
+"""A network as a program that computes only what a mutation can reach."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from kipoi_deepmr.mutagenesis.full import Coverage
+from kipoi_deepmr.mutagenesis.graph import reached
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.local.rules import RULES, shape_of
+from kipoi_deepmr.mutagenesis.local.state import Local, Rows, Unsupported, arguments, call, find_layout
+from kipoi_deepmr.mutagenesis.local.windows import Window
+
+aten = torch.ops.aten
+ALLELES = 3
+_PRODUCTS = (aten.convolution.default, aten.addmm.default, aten.mm.default)
+
+
+class LocalProgram:
+    """The steps for mutants at certain positions.
+
+    Parameters
+    ----------
+    graph
+        The network captured for one sequence.
+    batch_graph
+        Gives the network captured for a number of rows; called only when a part of it runs whole.
+    n_inputs
+        Number of its inputs; the placeholders after them are masks.
+    positions : numpy.ndarray, shape=(position,), int64
+        Positions that are mutated, each to three bases.
+    position_axis
+        Position axis of the sequence, counted without the batch.
+    weights
+        Rearranged weights, shared by all programs of the network.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        batch_graph: Callable[[int], fx.GraphModule],
+        n_inputs: int,
+        positions: np.ndarray,
+        position_axis: int,
+        weights: dict[tuple[fx.Node, str], Tensor],
+    ) -> None:
+        self._nodes = list(graph.graph.nodes)
+        holders = [node for node in self._nodes if node.op == "placeholder"]
+        self._inputs, self._masks = holders[:n_inputs], holders[n_inputs:]
+        sequence = self._inputs[0]
+        self._mutated = reached(self._nodes, [sequence])
+        self._drawn = reached(self._nodes, self._masks)
+        self.rows = len(positions) * ALLELES
+        constants = _constants(graph, self._nodes, holders)
+        self._plan = Plan(sequence.meta["val"].device, ALLELES, self._mutated, self._drawn, constants, weights)
+        layout = find_layout(shape_of(sequence), position_axis)
+        self._plan.states[sequence] = Local(layout, Window(positions[None], 1, layout.sizes[0]), True)
+        self._layout = layout
+        self._steps: dict[fx.Node, Step] = {}
+        self._tail: list[fx.Node] = []
+        self._stopped: dict[str, None] = {}
+        self._compile()
+        self._frontier = self._find_frontier()
+        self._last_use = _last_uses(self._nodes)
+        self._batch_nodes = self._match(batch_graph) if self._tail else {}
+
+    def _compile(self) -> None:
+        plan = self._plan
+        for node in self._nodes:
+            if node not in self._mutated or node.op == "placeholder" or node.op == "output":
+                continue
+            sources = [source for source in node.all_input_nodes if source in self._mutated]
+            if any(source in self._tail or isinstance(plan.states.get(source), Rows) for source in sources):
+                self._tail.append(node)
+                if any(isinstance(plan.states.get(source), Local) for source in sources):
+                    self._stopped[f"{_name(node)} (it joins a window with whole rows)"] = None
+                continue
+            plan.current = node
+            try:
+                plan.states[node], self._steps[node] = self._follow(node)
+            except Unsupported as reason:
+                self._stopped[f"{_name(node)} ({reason})"] = None
+                self._tail.append(node)
+
+    def _follow(self, node: fx.Node) -> tuple[Local | Rows, Step]:
+        if str(node.target) == "<built-in function getitem>":
+            source, index = arguments(node)
+            if index != 0:
+                raise Unsupported("a second output")
+            table = self._plan_data_of(source)
+            return self._plan.states[source], table
+        if node.target not in RULES:
+            raise Unsupported("no rule")
+        state, step = RULES[node.target](self._plan, node)
+        expected = shape_of(node)
+        given = state.layout.shape if isinstance(state, Local) else state.shape
+        if tuple(given) != tuple(expected):
+            raise Unsupported(f"shape {given} instead of {expected}")
+        return state, step
+
+    @staticmethod
+    def _plan_data_of(source: fx.Node) -> Step:
+        return lambda run: run.data[source]
+
+    def _find_frontier(self) -> dict[fx.Node, Step]:
+        """Return the nodes whose whole rows the rest of the network needs."""
+        frontier: dict[fx.Node, Step] = {}
+        tail = set(self._tail)
+        output = arguments(self._nodes[-1])[0]
+        wanted = [source for node in self._tail for source in node.all_input_nodes]
+        for node in (*wanted, output):
+            if node in self._mutated and node not in tail and node not in frontier:
+                state = self._plan.states[node]
+                self._plan.current = node
+                frontier[node] = self._plan.whole(node) if isinstance(state, Local) else self._plan_data_of(node)
+        return frontier
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much is computed locally."""
+        products = {node: _multiply_adds(node) for node in self._nodes if node.target in _PRODUCTS}
+        followed = sum(count for node, count in products.items() if node in self._steps)
+        return Coverage(followed / max(sum(products.values()), 1), tuple(self._stopped))
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Estimated bytes of the largest step, for the three mutants of a position."""
+        largest = 1
+        for node, state in self._plan.states.items():
+            if isinstance(state, Rows):
+                largest = max(largest, 2 * math.prod(state.shape))
+                continue
+            strands, channels = len(state.window.start), math.prod(state.layout.sizes[1:])
+            size = 4 * state.window.width * channels
+            if node.target is aten.convolution.default:
+                source = self._plan.local(arguments(node)[0])
+                size += source.window.width * channels * (state.window.width - source.window.width + 1)
+            largest = max(largest, strands * size)
+        if self._tail:
+            largest = max([largest, *(2 * math.prod(shape_of(node)) for node in self._tail if "val" in node.meta)])
+        return 4 * ALLELES * largest
+
+    def before(self, sequence: Tensor, others: Sequence[Tensor], mutants: Tensor) -> Run:
+        """Compute what all draws share.
+
+        Parameters
+        ----------
+        sequence : torch.Tensor, shape=(1, ...)
+            The reference in the network's layout.
+        others : sequence of torch.Tensor, shape=(1, ...)
+            The other inputs.
+        mutants : torch.Tensor, shape=(position, allele, 4)
+            The new one-hot columns in the network's order of bases.
+        """
+        run = Run(reference=dict(self._plan.constants))
+        run.reference.update(zip(self._inputs, (sequence, *others), strict=True))
+        channels = self._layout.sizes[1:]
+        run.data[self._inputs[0]] = mutants.reshape(1, len(mutants), ALLELES, 1, *channels)
+        run.rows.update(
+            {
+                holder: other.expand(self.rows, *other.shape[1:])
+                for holder, other in zip(self._inputs[1:], others, strict=True)
+            }
+        )
+        self._execute(run, [node for node in self._nodes if node not in self._drawn], drawn=False)
+        return run
+
+    def after(self, shared: Run, masks: Sequence[Tensor]) -> Tensor:
+        """Finish the pass for one draw; shape (position * allele, selected outputs)."""
+        run = shared.branch()
+        run.reference.update(zip(self._masks, masks, strict=True))
+        run.rows.update(zip(self._masks, masks, strict=True))
+        self._execute(run, [node for node in self._nodes if node in self._drawn], drawn=True)
+        return run.rows[arguments(self._nodes[-1])[0]]
+
+    def _execute(self, run: Run, nodes: Iterable[fx.Node], *, drawn: bool) -> None:
+        tail = set(self._tail)
+        for node in nodes:
+            if node.op == "call_function" and node not in self._plan.constants:
+                if node not in tail:
+                    run.reference[node] = _call(node, run.reference)
+                if node in self._steps:
+                    run.data[node] = self._steps[node](run)
+                elif self._tail and (node in tail or node not in self._mutated):
+                    run.rows[node] = self._call_whole(node, run)
+            if node in self._frontier:
+                run.rows[node] = self._frontier[node](run)
+            for source in self._last_use.get(node, ()):
+                run.forget(source)
+        if not drawn:
+            for read in self._plan.prefetch:
+                read(run)
+
+    def _call_whole(self, node: fx.Node, run: Run) -> Any:
+        """Run a node on whole rows: with the shapes of the graph of that batch, on the values of this one."""
+        other = self._batch_nodes[node]
+        values = dict(zip(other.all_input_nodes, node.all_input_nodes, strict=True))
+
+        def find(source: fx.Node) -> Any:
+            own = values[source]
+            return run.rows[own] if own in run.rows else self._plan.constants[own]
+
+        return call(other, *fx.map_arg(other.args, find), **fx.map_arg(other.kwargs, find))
+
+    def _match(self, batch_graph: Callable[[int], fx.GraphModule]) -> dict[fx.Node, fx.Node]:
+        others = list(batch_graph(self.rows).graph.nodes)
+        if [node.target for node in self._nodes if node.op == "call_function"] != [
+            node.target for node in others if node.op == "call_function"
+        ]:
+            raise Unsupported("the network does other things with a batch than with one sequence")
+        return dict(zip(self._nodes, others, strict=True))
+
+
+def _constants(graph: fx.GraphModule, nodes: Sequence[fx.Node], holders: Sequence[fx.Node]) -> dict[fx.Node, Any]:
+    moving = reached(nodes, holders)
+    constants: dict[fx.Node, Any] = {}
+    for node in nodes:
+        if node in moving or node.op == "output":
+            continue
+        constants[node] = getattr(graph, str(node.target)) if node.op == "get_attr" else _call(node, constants)
+    return constants
+
+
+def _call(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    find = values.__getitem__
+    return call(node, *fx.map_arg(node.args, find), **fx.map_arg(node.kwargs, find))
+
+
+def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    last: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            last[source] = node
+    uses: dict[fx.Node, list[fx.Node]] = {}
+    for source, node in last.items():
+        if node.op != "output":
+            uses.setdefault(node, []).append(source)
+    return uses
+
+
+def _multiply_adds(node: fx.Node) -> int:
+    output = math.prod(node.meta["val"].shape)
+    if node.target is aten.convolution.default:
+        weight = arguments(node)[1].meta["val"]
+        return output * math.prod(weight.shape[1:])
+    return output * int(arguments(node)[-1].meta["val"].shape[0])
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target)

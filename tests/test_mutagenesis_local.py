@@ -1,0 +1,273 @@
+"""The local engine against the full engine, on random networks of everything that it follows."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine, choose_engine
+from tests import toy_models
+from tests.test_mutagenesis_full import LAYOUTS, LENGTH, DataDependent, Relayout, make, make_codes, make_layout
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "threshold": lambda x: F.threshold(x, 0, 1e-6),
+    "gelu": F.gelu,
+    "elu": F.elu,
+    "sigmoid": torch.sigmoid,
+    "exp": lambda x: torch.exp(0.3 * x),
+    "leaky": F.leaky_relu,
+    "softplus": F.softplus,
+    "identity": lambda x: x,
+}
+
+
+class Layer(nn.Module):
+    """One block of a random network, described by a dict."""
+
+    def __init__(self, channels: int, spec: dict) -> None:
+        super().__init__()
+        self.spec = spec
+        kind = spec["kind"]
+        if kind in ("conv", "residual"):
+            padding = spec["dilation"] * (spec["kernel"] - 1) // 2 if kind == "residual" else spec["padding"]
+            kernel = spec["kernel"] | 1 if kind == "residual" else spec["kernel"]
+            padding = spec["dilation"] * (kernel - 1) // 2 if kind == "residual" else padding
+            self.conv = nn.Conv1d(
+                channels,
+                channels,
+                kernel,
+                stride=1 if kind == "residual" else spec["stride"],
+                padding=padding,
+                dilation=spec["dilation"],
+                groups=spec["groups"],
+            )
+        self.norm = nn.BatchNorm1d(channels)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+        self.dropout = (nn.Dropout if spec["elementwise"] else nn.Dropout1d)(spec["p"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        spec, act = self.spec, ACTIVATIONS[self.spec["activation"]]
+        if spec["kind"] == "conv" and x.shape[-1] + 2 * spec["padding"] > spec["dilation"] * (spec["kernel"] - 1):
+            x = act(self.conv(x))
+        elif spec["kind"] == "residual":
+            x = x + act(self.conv(x))
+        elif spec["kind"] == "max" and x.shape[-1] >= spec["kernel"]:
+            x = F.max_pool1d(x, spec["kernel"], spec["stride"], min(spec["padding"], spec["kernel"] // 2))
+        elif spec["kind"] == "average" and x.shape[-1] >= spec["kernel"]:
+            pad = min(spec["padding"], spec["kernel"] // 2)
+            x = F.avg_pool1d(x, spec["kernel"], spec["stride"], pad, count_include_pad=spec["groups"] == 1)
+        elif spec["kind"] == "norm":
+            x = act(self.norm(x))
+        elif spec["kind"] == "gate":
+            x = torch.sigmoid(x) * torch.tanh(self.norm(x))
+        elif spec["kind"] == "crop" and x.shape[-1] > 6:
+            x = x[:, :, 2:-1]
+        elif spec["kind"] == "cat":
+            half = x.shape[1] // 2
+            x = torch.cat([x[:, half:], act(x[:, :half])], 1)
+        return self.dropout(x) if spec["p"] else x
+
+
+class RandomNetwork(nn.Module):
+    """Convolution, random layers, and one of several heads; optionally on both strands."""
+
+    def __init__(self, layers: list[dict], head: str, both_strands: bool, length: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(4, 4, 3, padding=1)
+        self.layers = nn.ModuleList(Layer(4, spec) for spec in layers)
+        self.head, self.both_strands = head, both_strands
+        self.dropout = nn.Dropout(0.2)
+        with torch.no_grad():
+            size = self._trunk(torch.zeros(2, 4, length)).shape[1]
+        self.last = nn.Linear(size, 3)
+
+    def _trunk(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.layers:
+            x = layer(x)
+        if self.head == "mean":
+            return x.mean(-1)
+        if self.head == "max":
+            return x.amax(-1)
+        if self.head == "adaptive":
+            return F.adaptive_avg_pool1d(x, 1).squeeze(-1)
+        return (x.transpose(1, 2) if self.head == "last" else x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.both_strands:
+            x = torch.cat([x, x.flip((1, 2))])
+        x = torch.sigmoid(self.last(self.dropout(self._trunk(x))))
+        return (x[: len(x) // 2] + x[len(x) // 2 :]) / 2 if self.both_strands else x
+
+
+layer_specs = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["conv", "conv", "residual", "max", "average", "norm", "gate", "crop", "cat"]),
+        "kernel": st.integers(1, 5),
+        "stride": st.integers(1, 3),
+        "padding": st.integers(0, 3),
+        "dilation": st.integers(1, 3),
+        "groups": st.sampled_from([1, 2]),
+        "activation": st.sampled_from(sorted(ACTIVATIONS)),
+        "p": st.sampled_from([0.0, 0.0, 0.3]),
+        "elementwise": st.booleans(),
+    }
+)
+
+
+def assert_same_effects(local, full) -> None:
+    for name in ("mean", "squares", "cross", "reference_mean", "reference_squares"):
+        ours, theirs = getattr(local, name), getattr(full, name)
+        assert np.array_equal(np.isnan(ours), np.isnan(theirs))
+    largest = np.nanmax(np.abs(full.mean))
+    # Predictions lie in (0, 1): their float32 rounding is the floor of any agreement.
+    floor = 8 * np.finfo(np.float32).eps
+    np.testing.assert_allclose(local.mean, full.mean, rtol=0, atol=max(1e-5 * largest, floor))
+    np.testing.assert_allclose(
+        np.sqrt(local.squares), np.sqrt(full.squares), rtol=0, atol=max(1e-5 * largest, floor) * np.sqrt(full.draws)
+    )
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    layers=st.lists(layer_specs, min_size=1, max_size=4),
+    head=st.sampled_from(["flat", "last", "mean", "max", "adaptive"]),
+    both_strands=st.booleans(),
+    seed=st.integers(0, 1000),
+    window=st.sampled_from([(0, LENGTH), (0, 5), (LENGTH - 5, LENGTH), (7, 15)]),
+)
+def test_random_networks(layers, head, both_strands, seed, window):
+    torch.manual_seed(seed)
+    network = RandomNetwork(layers, head, both_strands, LENGTH)
+    codes = make_codes(2, seed)
+    full, block = make(network, codes, make_layout(), count=2)
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=27)
+    assert_same_effects(local.run(block, range(*window)), full.run(block, range(*window)))
+    assert local.coverage.stopped_at == ()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout(layout):
+    torch.manual_seed(1)
+    full, block = make(Relayout(toy_models.ConvNet(LENGTH, 4), layout), make_codes(3), layout)
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+
+
+class Dummy(nn.Module):
+    """Conv2d over a dummy axis and, in its first layer, over the alphabet."""
+
+    def __init__(self, over_alphabet: bool) -> None:
+        super().__init__()
+        self.over_alphabet = over_alphabet
+        self.first = nn.Conv2d(1, 5, (4, 5)) if over_alphabet else nn.Conv2d(4, 5, (1, 5))
+        self.second = nn.Conv2d(5, 6, (1, 3), padding=(0, 1), stride=(1, 2))
+        self.last = nn.Linear(6 * 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, None] if self.over_alphabet else x[:, :, None]
+        x = F.dropout(F.max_pool2d(F.relu(self.first(x)), (1, 2)), 0.3)
+        return self.last(F.relu(self.second(x)).flatten(1))
+
+
+@pytest.mark.parametrize("over_alphabet", [False, True])
+def test_convolutions_with_a_dummy_axis_and_over_the_alphabet(over_alphabet):
+    torch.manual_seed(2)
+    full, block = make(Dummy(over_alphabet), make_codes(2), make_layout())
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+    assert local.coverage.share == 1
+
+
+def test_a_second_input_and_shared_prefix():
+    torch.manual_seed(3)
+    layout = make_layout(key=0)
+    full, block = make(toy_models.TwoInputs(LENGTH, 4), make_codes(3), layout, others=(torch.rand(3, LENGTH),))
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+
+
+class Interrupted(nn.Module):
+    """An operation without a rule between layers that have one."""
+
+    def __init__(self, operation) -> None:
+        super().__init__()
+        self.first, self.operation = nn.Conv1d(4, 6, 3, padding=1), operation
+        self.second, self.last = nn.Conv1d(6, 6, 3, padding=1), nn.Linear(6 * LENGTH, 3)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(F.relu(self.first(x)))
+        return torch.sigmoid(self.last(F.relu(self.second(self.operation(x))).flatten(1)))
+
+
+UNSUPPORTED = {
+    "softmax over positions": lambda x: x.softmax(-1),
+    "roll": lambda x: x.roll(1, -1),
+    "cumsum": lambda x: x.cumsum(-1) / LENGTH,
+    "sort": lambda x: x.sort(-1).values,
+    "attention": lambda x: (x.transpose(1, 2) @ x).softmax(-1) @ x.transpose(1, 2) @ x,
+    "mean over channels": lambda x: x - x.mean(1, keepdim=True),
+    "mean over positions, kept": lambda x: x * x.mean(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("operation", UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_from_an_unknown_operation_on_the_network_runs_whole(operation, caplog):
+    torch.manual_seed(4)
+    if operation is UNSUPPORTED["attention"]:
+        operation = lambda x: ((x.transpose(1, 2) @ x).softmax(-1) @ x.transpose(1, 2)).transpose(1, 2)  # noqa: E731
+    full, block = make(Interrupted(operation), make_codes(2), make_layout(), columns=[2, 0])
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+    assert local.coverage.stopped_at
+    assert 0 < local.coverage.share < 0.5
+    with caplog.at_level(logging.INFO):
+        options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+        assert choose_engine("auto", block, range(LENGTH), **options).name == "local"
+    assert sum("runs whole from" in line for line in caplog.messages) == len(local.coverage.stopped_at)
+
+
+def test_a_network_without_a_graph_gets_the_full_engine(caplog):
+    full, block = make(DataDependent(), make_codes(2), make_layout())
+    options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    with caplog.at_level(logging.WARNING):
+        assert choose_engine("auto", block, range(LENGTH), **options).name == "full"
+    assert "the local engine is not available" in caplog.text
+
+
+def test_a_wrong_window_is_noticed_and_the_full_engine_runs(monkeypatch, caplog):
+    torch.manual_seed(5)
+    full, block = make(toy_models.ConvNet(LENGTH, 4), make_codes(2), make_layout())
+    original_predictor = LocalEngine.predictor
+
+    def wrong(self, block, chunk):
+        predict = original_predictor(self, block, chunk)
+        return lambda draw: predict(draw) + 1e-3 * (chunk.position == LENGTH - 1)[:, None]
+
+    monkeypatch.setattr(LocalEngine, "predictor", wrong)
+    options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    with caplog.at_level(logging.WARNING):
+        engine = choose_engine("auto", block, range(LENGTH), **options)
+    assert type(engine) is FullEngine
+    assert "differs from the full one" in caplog.text
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
+def test_the_batch_size_does_not_matter(batch_size):
+    torch.manual_seed(6)
+    network = toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 4))
+    full, block = make(network, make_codes(2), make_layout())
+    local = LocalEngine(
+        full.network, full.draws, full.count, full.columns, full.exposures, scale="logit", batch_size=batch_size
+    )
+    full.scale = "logit"
+    ours, theirs = local.run(block, range(LENGTH)), full.run(block, range(LENGTH))
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=0, atol=1e-5 * np.nanmax(np.abs(theirs.mean)) + 4e-6)
