@@ -207,7 +207,8 @@ def _in_words(report: dict[str, Any]) -> str:
         lines.append(f"{'dropout' if number == 0 else '':<12}{site}")
     lines += [
         f"{'engine':<12}{report['engine']}, batches of {report['batch_size']} mutants, "
-        f"{report['shared_layers']} operations once for all draws",
+        f"{100 * report['coverage']:.0f}% of the multiply-adds in layers computed locally",
+        *(f"{'':<12}runs whole from {operation}" for operation in report["runs_whole_from"]),
         f"{'size':<12}{report['sequences']} sequences x {report['positions']} positions = {report['mutants']:,} mutants "
         f"x {report['draws']} draws; the store takes up to {report['store_bytes'] / 2**20:,.1f} MiB",
         f"{'time':<12}{report['milliseconds']:.3g} ms per mutant and draw: {duration(report['estimated_seconds'])} in all",

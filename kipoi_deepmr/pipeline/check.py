@@ -23,8 +23,12 @@ class CheckReport:
         Per name the label and index of the model's output; for exposures also what became of its peaks.
     sequences, positions, mutants : int
         Size of the job.
-    draws, batch_size, shared_layers : int
-        Draws per mutant, mutants in a batch, operations that are computed once for all draws.
+    draws, batch_size : int
+        Draws per mutant, mutants in a batch.
+    coverage : float
+        Share of the network's multiply-adds in layers of which only the reach of a mutation is computed, 0 to 1.
+    runs_whole_from : list of str
+        Operations from which on the network runs whole, with the reason.
     dropout : list of str
         The dropouts that run in the network.
     store_bytes : int
@@ -48,7 +52,8 @@ class CheckReport:
     mutants: int
     draws: int
     batch_size: int
-    shared_layers: int
+    coverage: float
+    runs_whole_from: list[str]
     dropout: list[str]
     store_bytes: int
     milliseconds: float
@@ -80,11 +85,10 @@ def check(
         As `run`.
     """
     with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
-        engine = job.engine()
         mutants = job.mutants()
         total = int(mutants.sum())
         block = job.block([int(mutants.argmax())])
-        passes = engine.prepare(block)
+        engine = job.engine(block)
         seconds, timed = engine.time(block, job.positions, _TIMED) if total else (0.0, 1)
         per_mutant = seconds / timed
         reports = {report.exposure: report for report in job.windows.report}
@@ -111,7 +115,8 @@ def check(
             mutants=total,
             draws=engine.count,
             batch_size=int(engine.batch_size or 1),
-            shared_layers=passes.shared_layers,
+            coverage=float(np.round(engine.coverage.share, 4)),
+            runs_whole_from=list(engine.coverage.stopped_at),
             dropout=[site.describe() for site in job.sites],
             store_bytes=job.template().nbytes,
             milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),

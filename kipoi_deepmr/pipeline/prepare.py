@@ -30,7 +30,7 @@ from kipoi_deepmr.model import (
     sequence_dtype,
     to_batch,
 )
-from kipoi_deepmr.mutagenesis import Block, FullEngine
+from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engine
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
 from kipoi_deepmr.uncertainty import DropoutSite, MCDropout, explain_no_dropout, find_dropouts
 
@@ -111,22 +111,26 @@ class Job:
         batch, _ = to_batch(inputs, layout, self.device, self.dtype)
         return Block(names, codes, batch.sequence, batch.others)
 
-    def engine(self) -> FullEngine:
-        """Return the engine that the configuration asks for."""
+    def engine(self, block: Block) -> FullEngine:
+        """Return the engine that the configuration asks for, tried on a block and ready to run."""
+        return choose_engine(self.config.mutagenesis.engine, block, self.positions, **self.engine_options())
+
+    def engine_options(self) -> dict[str, Any]:
+        """Return the arguments of an engine."""
         uncertainty = self.config.uncertainty
         draws = MCDropout(
             self.sites, seed=uncertainty.seed, device=self.device, dtype=self.dtype, shared=uncertainty.shared_draws
         )
-        return FullEngine(
-            self.network,
-            draws,
-            count=uncertainty.draws,
-            columns=self.selection.columns,
-            exposures=len(self.selection.exposures),
-            scale=self.config.effects.scale,
-            batch_size=self.batch_size,
-            memory=self.config.mutagenesis.memory_bytes,
-        )
+        return {
+            "network": self.network,
+            "draws": draws,
+            "count": uncertainty.draws,
+            "columns": self.selection.columns,
+            "exposures": len(self.selection.exposures),
+            "scale": self.config.effects.scale,
+            "batch_size": self.batch_size,
+            "memory": self.config.mutagenesis.memory_bytes,
+        }
 
     def template(self) -> Template:
         """Return coordinates and attributes of the store."""
@@ -172,7 +176,6 @@ class Job:
             "dropout": [site.describe() for site in self.sites],
             "layout": self.network.layout.describe(),
             "device": describe_device(self.device),
-            "engine": FullEngine.name,
             "scale": config.effects.scale,
             "standard_error": config.effects.standard_error,
             "notes": self.notes(),

@@ -19,7 +19,7 @@ from kipoi_deepmr.effects import estimate
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.mutagenesis import FullEngine
 from kipoi_deepmr.pipeline.estimate import estimate_store
-from kipoi_deepmr.pipeline.prepare import Job, prepare
+from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -135,12 +135,13 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
     progress
         Whether to show a progress bar.
     """
-    engine, done = job.engine(), cube.completed()
+    done = cube.completed()
     todo = [index for index in range(len(done)) if not done[index]]
     if not todo:
         return
     mutants = job.mutants()
-    engine.prepare(job.block(todo[:1]))
+    engine = job.engine(job.block(todo[:1]))
+    cube.note(_now(f"{engine.name} engine on {describe_device(job.device)}"), engine=engine.name)
     with tqdm(
         total=int(mutants.sum()),
         initial=int(mutants[done].sum()),
@@ -179,7 +180,7 @@ def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], b
 
 def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, positions: int) -> Iterator[list[int]]:
     """Yield runs of sequences that fill whole shards, and at least a few batches where sequences are short."""
-    wanted = -(-2 * (engine.batch_size or 1) // (3 * positions))
+    wanted = engine.sequences_at_once(positions)
     columns = len(engine.columns)
     numbers = 4 * positions * (2 * columns + engine.exposures * (columns - engine.exposures))
     size = shard * -(-max(1, min(wanted, _LARGEST_BLOCK // numbers)) // shard)
