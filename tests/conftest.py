@@ -5,3 +5,16 @@ of the repository first on ``sys.path`` and ``tests`` is a package, so the name 
 editable install and in CI, although pyranges installs a top-level package of the same name beside Kipoi. A folder below
 ``tests`` whose modules are imported like that needs an ``__init__.py``.
 """
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def messages_reach_caplog() -> None:
+    """Undo what a command, or a fixture that ran one, did to the package's logger."""
+    logger = logging.getLogger("kipoi_deepmr")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
