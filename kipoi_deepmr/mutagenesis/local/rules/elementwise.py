@@ -1,0 +1,152 @@
+"""Operations entry by entry: activations, masks of dropout, sums, products, BatchNorm."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.local.rules.registry import aten, rule, shape_of
+from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments, call
+
+_POINTWISE = (
+    aten.relu.default,
+    aten.threshold.default,
+    aten.sigmoid.default,
+    aten.tanh.default,
+    aten.gelu.default,
+    aten.silu.default,
+    aten.elu.default,
+    aten.celu.default,
+    aten.leaky_relu.default,
+    aten.hardtanh.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.relu6.default,
+    aten.softplus.default,
+    aten.mish.default,
+    aten.exp.default,
+    aten.log.default,
+    aten.log1p.default,
+    aten.expm1.default,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.abs.default,
+    aten.neg.default,
+    aten.sin.default,
+    aten.cos.default,
+    aten.erf.default,
+    aten.reciprocal.default,
+    aten.pow.Tensor_Scalar,
+    aten.clamp.default,
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+)
+
+
+@rule(*_POINTWISE)
+def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, *rest = arguments(node)
+    local, value = plan.local(x), plan.value(x)
+    return Local(local.layout, local.window, True), lambda run: call(node, value(run), *rest, **node.kwargs)
+
+
+@rule(
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten.cudnn_batch_norm.default,
+)
+def _batch_norm(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, weight, bias, mean, variance, *options = arguments(node)
+    training = False if node.target is aten._native_batch_norm_legit_no_training.default else options[0]
+    if training:
+        raise Unsupported("BatchNorm in training mode")
+    local = plan.local(x)
+    scale = torch.rsqrt(plan.constant(variance) + options[-1])
+    if weight is not None:
+        scale = scale * plan.constant(weight)
+    if not local.is_value:
+        scale = _on_channels(scale, local.layout, 0)
+        return local, lambda run: run.data[x] * scale
+    shift = -plan.constant(mean) * scale
+    if bias is not None:
+        shift = shift + plan.constant(bias)
+    scale, shift = (_on_channels(vector, local.layout, 0) for vector in (scale, shift))
+    return local, lambda run: run.data[x] * scale + shift
+
+
+def _on_channels(vector: Tensor, layout: Layout, dim: int) -> Tensor:
+    shape = [1] * (3 + len(layout.sizes))
+    if layout.dims[dim]:
+        shape[layout.channel_axis(dim)] = len(vector)
+    return vector.reshape(shape)
+
+
+@rule(
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.add.Scalar,
+    aten.sub.Scalar,
+    aten.mul.Scalar,
+    aten.div.Scalar,
+    aten.rsub.Scalar,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.pow.Tensor_Tensor,
+)
+def _binary(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    left, right = arguments(node)[:2]
+    operands = [operand for operand in (left, right) if isinstance(operand, fx.Node) and operand in plan.mutated]
+    if len(operands) == 2:
+        return _two_mutated(plan, node)
+    if isinstance(left, fx.Node) and left in plan.mutated:
+        return _one_mutated(plan, node, left, right, first=True)
+    return _one_mutated(plan, node, right, left, first=False)
+
+
+def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bool) -> tuple[Local, Step]:
+    local = plan.local(x)
+    if shape_of(node) != local.layout.shape:
+        raise Unsupported("broadcasting of a tensor that the mutation reaches")
+    operand: Callable[[Run], Any] = lambda run: other  # noqa: E731
+    if isinstance(other, fx.Node):
+        operand = plan.window(other, local.layout, local.window)
+    is_scaling = node.target in (aten.mul.Tensor, aten.mul.Scalar) or (
+        first and node.target in (aten.div.Tensor, aten.div.Scalar)
+    )
+    is_shift = node.target in (aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar)
+    enters_draw = node in plan.drawn and x not in plan.drawn
+    if is_scaling and not node.kwargs and (enters_draw or not local.is_value):
+        read = plan.difference(x)
+        return Local(local.layout, local.window, False), lambda run: call(node, read(run), operand(run))
+    if is_shift and first and not local.is_value:
+        return local, lambda run: run.data[x]
+    value = plan.value(x)
+    if first:
+        return Local(local.layout, local.window, True), lambda run: call(node, value(run), operand(run), **node.kwargs)
+
+    def reversed_(run: Run) -> Tensor:
+        given = operand(run)
+        given = given if isinstance(given, Tensor) else torch.as_tensor(given, device=plan.device)
+        return call(node, given, value(run), **node.kwargs)
+
+    return Local(local.layout, local.window, True), reversed_
+
+
+def _two_mutated(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    left, right = arguments(node)[:2]
+    first, second = plan.local(left), plan.local(right)
+    if first.layout != second.layout or first.window.start.shape != second.window.start.shape:
+        raise Unsupported("an operation on two tensors of unequal shape that the mutation reaches")
+    window = first.window.united(second.window)
+    joined = Local(first.layout, window, False)
+    one, two = plan.moved_difference(left, window), plan.moved_difference(right, window)
+    if node.target in (aten.add.Tensor, aten.sub.Tensor):
+        return joined, lambda run: call(node, one(run), two(run), **node.kwargs)
+    base = [plan.window(part, first.layout, window) for part in (left, right)]
+    return Local(first.layout, window, True), lambda run: call(
+        node, one(run) + base[0](run), two(run) + base[1](run), **node.kwargs
+    )

@@ -1,0 +1,127 @@
+"""Pooling, and means and maxima over all positions."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, rule, shape_of, with_defaults
+from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, Unsupported, arguments
+from kipoi_deepmr.mutagenesis.local.windows import Window
+
+
+def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) -> tuple[Window, int, int, Window]:
+    """Return the output's window, kernel, stride and the stretch of the input that it needs."""
+    local = plan.local(arguments(node)[0])
+    layout = local.layout
+    spatial = len(kernel) if len(kernel) > 1 else 1
+    dims = range(len(layout.dims) - spatial, len(layout.dims))
+    along = [index for index, dim in enumerate(dims) if layout.dims[dim] == (0,)]
+    stride = stride or kernel
+    if len(along) != 1 or any(kernel[index] != 1 for index in range(spatial) if index != along[0]):
+        raise Unsupported("pooling over another axis than the position")
+    size, step, pad = (option[along[0] if len(option) > 1 else 0] for option in (kernel, stride, padding))
+    length = shape_of(node)[dims[along[0]]]
+    start = -(-(local.window.start + pad - (size - 1)) // step)
+    window = Window.clipped(start, (local.window.width - 1 + size - 1) // step + 1, length)
+    stretch = Window(window.start * step - pad, (window.width - 1) * step + size, local.window.length)
+    return window, size, step, stretch
+
+
+def _taps(patch: Tensor, size: int, step: int, width: int) -> list[Tensor]:
+    return [patch[:, :, :, tap : tap + (width - 1) * step + 1 : step] for tap in range(size)]
+
+
+@rule(aten.max_pool2d_with_indices.default)
+def _max_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, kernel, stride, padding, dilation, _ = with_defaults(node, [None, None, [], [0], [1], False])
+    if any(step != 1 for step in dilation):
+        raise Unsupported("dilated pooling")
+    window, size, step, stretch = _pooling(plan, node, kernel, stride, padding)
+    layout = plan.local(x).layout
+    patch = plan.patch(x, stretch.start, stretch.width, -math.inf)
+
+    def pool(run: Run) -> Tensor:
+        first, *others = _taps(patch(run), size, step, window.width)
+        for other in others:
+            first = torch.maximum(first, other)
+        return first
+
+    return Local(Layout(layout.dims, (window.length, *layout.sizes[1:])), window, True), pool
+
+
+@rule(aten.avg_pool2d.default)
+def _average_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, kernel, stride, padding, _, include, divisor = with_defaults(node, [None, None, [], [0], False, True, None])
+    window, size, step, stretch = _pooling(plan, node, kernel, stride, padding)
+    local = plan.local(x)
+    begin = window.entries * step - max(padding)
+    end = np.minimum(begin + size, stretch.length + max(padding))
+    inside = np.minimum(end, stretch.length) - np.maximum(begin, 0)
+    counted = np.full(begin.shape, divisor) if divisor else end - begin if include else inside
+    output = Local(Layout(local.layout.dims, (window.length, *local.layout.sizes[1:])), window, False)
+    weight = torch.from_numpy(1.0 / np.maximum(counted, 1)).to(plan.device, torch.float32)[:, :, None]
+    weight = weight.reshape(*weight.shape, *(1 for _ in local.layout.sizes[1:]))
+    moved, clear = plan.moved_difference(x, stretch), plan.clear(output)
+
+    def pool(run: Run) -> Tensor:
+        first, *others = _taps(moved(run), size, step, window.width)
+        for other in others:
+            first = first + other
+        return clear(first * weight.to(first.dtype))
+
+    return output, pool
+
+
+@rule(aten.mean.dim, aten.sum.dim_IntList)
+def _mean(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
+    x, dims = arguments(node)[:2]
+    local, difference = plan.local(x), plan.difference(x)
+    reduced = [dimension(dim, local.layout) for dim in dims]
+    if any(dim < 0 for dim in reduced) or not any(local.layout.holds_position(dim) for dim in reduced):
+        raise Unsupported("a mean over channels, or over the batch")
+    atoms = [atom for dim in reduced for atom in local.layout.dims[dim]]
+    count = math.prod(local.layout.sizes[atom] for atom in atoms) if node.target is aten.mean.dim else 1
+    axes = [3 + atom for atom in atoms]
+    kept = [atom for atom in local.layout.order if atom not in atoms]
+    shape = shape_of(node)
+
+    def reduce(run: Run) -> Tensor:
+        total = difference(run).sum(axes)
+        back = sorted(kept)
+        total = total.permute(0, 1, 2, *(3 + back.index(atom) for atom in kept))
+        total = (total / count).reshape(*total.shape[:3], *shape)
+        return (run.reference[node][:, None, None] + total).flatten(0, 2)
+
+    return Rows(shape), reduce
+
+
+@rule(aten.amax.default, aten.max.dim)
+def _largest(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
+    x, dims = arguments(node)[:2]
+    local = plan.local(x)
+    reduced = [dimension(dim, local.layout) for dim in (dims if isinstance(dims, list | tuple) else [dims])]
+    if len(reduced) != 1 or local.layout.dims[reduced[0]] != (0,):
+        raise Unsupported("a maximum over another axis than the position")
+    window, reference = local.window, plan.reference(x, local.layout)
+    before = torch.from_numpy((window.start).clip(0, window.length)).to(plan.device)
+    behind = torch.from_numpy((window.start + window.width).clip(0, window.length)).to(plan.device)
+    patch = plan.patch(x, window.start, window.width, -math.inf)
+    kept = [atom for atom in local.layout.order if atom != 0]
+    shape = shape_of(node)
+
+    def reduce(run: Run) -> Tensor:
+        base = reference(run)
+        edge = base.new_full((len(base), 1, *base.shape[2:]), -math.inf)
+        up_to = torch.cat([edge, base.cummax(1).values], 1)
+        from_on = torch.cat([base.flip(1).cummax(1).values.flip(1), edge], 1)
+        strand = torch.arange(len(base), device=plan.device)[:, None]
+        around = torch.maximum(up_to[strand, before], from_on[strand, behind])[:, :, None]
+        largest = torch.maximum(patch(run).amax(3), around)
+        largest = largest.permute(0, 1, 2, *(2 + atom for atom in kept))
+        return largest.reshape(math.prod(largest.shape[:3]), *shape)
+
+    return Rows(shape), reduce

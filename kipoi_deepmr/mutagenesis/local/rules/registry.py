@@ -1,0 +1,42 @@
+"""The rules of operations: the window of an output, and how to compute it from the windows of the inputs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Step
+from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, arguments
+
+aten = torch.ops.aten
+Rule = Callable[[Plan, fx.Node], tuple[Local | Rows, Step]]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*targets: Any) -> Callable[[Rule], Rule]:
+    """Register the rule of some operations."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(targets, function))
+        return function
+
+    return register
+
+
+def with_defaults(node: fx.Node, defaults: Sequence[Any]) -> list[Any]:
+    """Return the arguments of a node, those left out from `defaults`."""
+    given = arguments(node)
+    return [*given, *defaults[len(given) :]]
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of a node's (first) output for one sequence, without the batch."""
+    value = node.meta["val"]
+    value = value[0] if isinstance(value, list | tuple) else value
+    return tuple(value.shape[1:])
+
+
+def dimension(dim: int, layout: Layout) -> int:
+    """Return a dimension counted without the batch; -1 is the batch."""
+    return (dim if dim >= 0 else dim + len(layout.dims) + 1) - 1

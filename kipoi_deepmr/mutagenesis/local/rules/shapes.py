@@ -1,0 +1,193 @@
+"""Operations that move entries: reshapes, permutations, flips, stacks, slices, crops, padding, indexing."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import fx
+
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Step
+from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, rule, shape_of, with_defaults
+from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments
+from kipoi_deepmr.mutagenesis.local.windows import Window
+
+_SAME = (
+    aten.alias.default,
+    aten.clone.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+    aten.contiguous.default,
+)
+_RESHAPES = (
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.squeeze.default,
+)
+
+
+@rule(*_SAME)
+def _same(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x = arguments(node)[0]
+    return plan.local(x), lambda run: run.data[x]
+
+
+@rule(*_RESHAPES)
+def _reshape(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x = arguments(node)[0]
+    local = plan.local(x)
+    strands = local.window.start.shape[0]
+    if node.meta["val"].shape[0] != strands:
+        raise Unsupported("a reshape of the batch axis")
+    atoms = local.layout.order
+    dims: list[tuple[int, ...]] = []
+    for size in shape_of(node):
+        taken: list[int] = []
+        while math.prod(local.layout.sizes[atom] for atom in taken) < size and atoms:
+            taken.append(atoms.pop(0))
+        if math.prod(local.layout.sizes[atom] for atom in taken) != size:
+            raise Unsupported("a reshape that splits an axis")
+        dims.append(tuple(taken))
+    if atoms:  # a position axis of length 1
+        spare = next((dim for dim in reversed(range(len(dims))) if not dims[dim]), len(dims) - 1)
+        dims[spare] = (*dims[spare], *atoms)
+    return Local(Layout(tuple(dims), local.layout.sizes), local.window, local.is_value), lambda run: run.data[x]
+
+
+@rule(aten.permute.default, aten.transpose.int, aten.t.default)
+def _permute(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x = arguments(node)[0]
+    local = plan.local(x)
+    order = list(range(len(local.layout.dims) + 1))
+    if node.target is aten.permute.default:
+        order = [axis % len(order) for axis in arguments(node)[1]]
+    elif node.target is aten.transpose.int:
+        first, second = (axis % len(order) for axis in arguments(node)[1:3])
+        order[first], order[second] = order[second], order[first]
+    else:
+        order.reverse()
+    if order[0] != 0:
+        raise Unsupported("a permutation of the batch axis")
+    dims = tuple(local.layout.dims[axis - 1] for axis in order[1:])
+    return Local(Layout(dims, local.layout.sizes), local.window, local.is_value), lambda run: run.data[x]
+
+
+@rule(aten.flip.default)
+def _flip(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, dims = arguments(node)
+    local = plan.local(x)
+    window, axes = local.window, []
+    for dim in (dimension(d, local.layout) for d in dims):
+        if dim < 0:
+            raise Unsupported("a flip of the batch axis")
+        if local.layout.dims[dim] == (0,):
+            window = window.mirrored()
+            axes.append(3)
+        elif local.layout.dims[dim]:
+            axes.append(local.layout.channel_axis(dim))
+    return Local(local.layout, window, local.is_value), lambda run: run.data[x].flip(axes)
+
+
+@rule(aten.cat.default)
+def _cat(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    parts = arguments(node)[0]
+    axis = arguments(node)[1] if len(arguments(node)) > 1 else 0
+    locals_ = [plan.local(part) for part in parts]
+    dim = dimension(axis, locals_[0].layout)
+    if dim < 0:
+        return _cat_strands(plan, parts, locals_)
+    if any(local.layout.dims != locals_[0].layout.dims for local in locals_):
+        raise Unsupported("a concatenation of unequal axes")
+    channel = locals_[0].layout.channel_axis(dim)
+    window = locals_[0].window
+    for local in locals_[1:]:
+        window = window.united(local.window)
+    read = [plan.moved_difference(part, window) for part in parts]
+    layout = locals_[0].layout.with_channels(dim, sum(local.layout.size(dim) for local in locals_))
+    return Local(layout, window, False), lambda run: torch.cat([part(run) for part in read], channel)
+
+
+def _cat_strands(plan: Plan, parts: Sequence[fx.Node], locals_: Sequence[Local]) -> tuple[Local, Step]:
+    if any(local.layout != locals_[0].layout for local in locals_):
+        raise Unsupported("a stack of unequal shapes on the batch axis")
+    width = max(local.window.width for local in locals_)
+    length = locals_[0].window.length
+    windows = [Window.clipped(local.window.start, width, length) for local in locals_]
+    read = [plan.moved_difference(part, window) for part, window in zip(parts, windows, strict=True)]
+    window = Window(np.concatenate([window.start for window in windows]), windows[0].width, length)
+    return Local(locals_[0].layout, window, False), lambda run: torch.cat([part(run) for part in read])
+
+
+@rule(aten.slice.Tensor)
+def _slice(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, axis, start, stop, step = with_defaults(node, [0, 0, None, None, 1])
+    local = plan.local(x)
+    dim = dimension(axis, local.layout)
+    size = local.window.start.shape[0] if dim < 0 else local.layout.size(dim)
+    chosen = range(size)[slice(start, stop, step)]
+    if len(chosen) == size and step == 1:
+        return local, lambda run: run.data[x]
+    if dim < 0:
+        part = slice(chosen.start, chosen.stop, step)
+        window = Window(local.window.start[part], local.window.width, local.window.length)
+        return Local(local.layout, window, local.is_value), lambda run: run.data[x][part]
+    if local.layout.dims[dim] == (0,):
+        return _crop(plan, x, chosen)
+    channel = local.layout.channel_axis(dim)
+    layout = local.layout.with_channels(dim, len(chosen))
+    index = torch.tensor(list(chosen), device=plan.device)
+    return Local(layout, local.window, local.is_value), lambda run: run.data[x].index_select(channel, index)
+
+
+def _crop(plan: Plan, x: fx.Node, chosen: range) -> tuple[Local, Step]:
+    local = plan.local(x)
+    if chosen.step != 1 or not chosen:
+        raise Unsupported("a crop with a step")
+    layout = Layout(local.layout.dims, (len(chosen), *local.layout.sizes[1:]))
+    window = Window.clipped(local.window.start - chosen.start, local.window.width, len(chosen))
+    inside = Window(window.start + chosen.start, window.width, local.window.length)
+    read = plan.moved_difference(x, inside)
+    cropped = Local(layout, window, False)
+    clear = plan.clear(cropped)
+    return cropped, lambda run: clear(read(run))
+
+
+@rule(aten.constant_pad_nd.default)
+def _pad(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, padding = arguments(node)[:2]
+    local, read = plan.local(x), plan.difference(x)
+    window = local.window
+    for pair in range(len(padding) // 2):
+        dim = len(local.layout.dims) - 1 - pair
+        left, right = padding[2 * pair : 2 * pair + 2]
+        if not (left or right):
+            continue
+        if local.layout.dims[dim] != (0,) or left < 0 or right < 0:
+            raise Unsupported("padding of an axis other than the position")
+        window = window.shifted(left, window.length + left + right)
+    layout = Layout(local.layout.dims, (window.length, *local.layout.sizes[1:]))
+    return Local(layout, window, False), read
+
+
+@rule(aten.index.Tensor, aten.index_select.default)
+def _index(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x = arguments(node)[0]
+    local = plan.local(x)
+    if node.target is aten.index_select.default:
+        axis, chosen = arguments(node)[1:3]
+    else:
+        given = [(axis, index) for axis, index in enumerate(arguments(node)[1]) if index is not None]
+        if len(given) != 1:
+            raise Unsupported("an index into several axes")
+        axis, chosen = given[0]
+    dim = dimension(axis, local.layout)
+    index = plan.constant(chosen)
+    if dim < 0 or index.ndim != 1 or index.dtype == torch.bool:
+        raise Unsupported("an index into the batch, or by a mask")
+    channel = local.layout.channel_axis(dim)
+    layout = local.layout.with_channels(dim, len(index))
+    return Local(layout, local.window, local.is_value), lambda run: run.data[x].index_select(channel, index)
