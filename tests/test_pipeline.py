@@ -649,19 +649,19 @@ def test_estimates_come_in_blocks_of_bounded_memory(finished, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shard", "todo", "batch_size", "columns", "blocks"),
+    ("shard", "todo", "at_once", "columns", "blocks"),
     [
-        (1, range(4), 10, 3, [[0], [1], [2], [3]]),
-        (1, range(5), 24, 3, [[0, 1], [2, 3], [4]]),
-        (1, [0, 3, 4, 5], 24, 3, [[0], [3], [4, 5]]),
+        (1, range(4), 1, 3, [[0], [1], [2], [3]]),
+        (1, range(5), 2, 3, [[0, 1], [2, 3], [4]]),
+        (1, [0, 3, 4, 5], 2, 3, [[0], [3], [4, 5]]),
         (2, [2, 3, 4], 1, 3, [[2, 3], [4]]),
         # A thousand exposures and outcomes: the covariances of one sequence are enough to hold.
-        (1, range(2), 24, 2000, [[0], [1]]),
-        (2, range(4), 24, 2000, [[0, 1], [2, 3]]),
+        (1, range(2), 2, 2000, [[0], [1]]),
+        (2, range(4), 4, 2000, [[0, 1], [2, 3]]),
     ],
 )
-def test_blocks_fill_shards_and_stay_within_memory(shard, todo, batch_size, columns, blocks):
-    engine = SimpleNamespace(batch_size=batch_size, columns=range(columns), exposures=columns // 2)
+def test_blocks_fill_shards_and_stay_within_memory(shard, todo, at_once, columns, blocks):
+    engine = SimpleNamespace(sequences_at_once=lambda _: at_once, columns=range(columns), exposures=columns // 2)
     assert list(RUN._blocks(list(todo), shard, engine, 8)) == blocks
 
 
