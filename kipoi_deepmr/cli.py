@@ -98,6 +98,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     existing.add_argument("--overwrite", action="store_true", help="replace an existing store")
     _compute_arguments(run)
 
+    bench = _command(commands, "bench", _bench, "time the local against the full engine on this machine")
+    bench.add_argument("config", metavar="CONFIG", help="YAML file")
+    _compute_arguments(bench)
+    bench.add_argument("--json", action="store_true", help="print JSON")
+
     mr = _command(commands, "mr", _mr, "estimate again from stored effects; needs no model")
     mr.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
     mr.add_argument("--methods", nargs="+", metavar="METHOD", help="estimators: egger, ivw (default: as in the store)")
@@ -224,6 +229,21 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{seconds / 60:.1f} min" if seconds >= 59.95 else f"{max(seconds, 0.1):.1f} s"
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from kipoi_deepmr.config import load_config
+    from kipoi_deepmr.pipeline import bench
+
+    report = bench(
+        load_config(args.config), device=args.device, batch_size=args.batch_size, num_workers=args.num_workers
+    ).as_dict()
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return 0
+    for key, value in report.items():
+        print(f"{key:<20}{f'{value:.4g}' if isinstance(value, float) else '-' if value is None else value}")
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:

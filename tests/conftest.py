@@ -9,6 +9,10 @@ editable install and in CI, although pyranges installs a top-level package of th
 import logging
 
 import pytest
+import torch
+
+# Tiny networks: threads would only get into each other's way.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

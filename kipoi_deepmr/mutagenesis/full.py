@@ -159,7 +159,7 @@ class FullEngine:
         return max(1, -(-2 * (self.batch_size or 1) // (3 * positions)))
 
     def run(
-        self, block: Block, positions: range, progress: Callable[[int], None] = lambda mutants: None
+        self, block: Block, positions: range, progress: Callable[[int], object] = lambda mutants: None
     ) -> BlockMoments:
         """Mutate every position of a block's window to every other base.
 
@@ -192,13 +192,13 @@ class FullEngine:
                 grid.put(chunk, moments)
         return BlockMoments(*grid.arrays(), _numpy(reference.mean), _numpy(reference.squares), self.count)
 
-    def time(self, block: Block, positions: range, batches: int) -> tuple[float, int]:
-        """Time a few batches of a run, after one to warm up.
+    def time(self, block: Block, positions: range, batches: int, draws: int | None = None) -> tuple[float, int]:
+        """Time a few batches of a run, after one to warm up, with all draws or some.
 
         Returns
         -------
         float
-            Seconds that the batches took, with all their draws.
+            Seconds that the batches took, with their draws.
         int
             Mutants in them.
         """
@@ -207,10 +207,10 @@ class FullEngine:
             references, _ = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
             chunk = variants.rows(0, self._chunk_size(variants, 0))
-            self._moments(block, chunk, references)
+            self._moments(block, chunk, references, 1)
             start = time.perf_counter()
             for _ in range(batches):
-                self._moments(block, chunk, references).mean.cpu()
+                self._moments(block, chunk, references, draws).mean.cpu()
         return time.perf_counter() - start, batches * len(chunk)
 
     def _references_within_memory(self, block: Block) -> tuple[Tensor, Moments]:
@@ -243,7 +243,7 @@ class FullEngine:
         return stacked, moments
 
     def _chunks(
-        self, block: Block, variants: Variants, references: Tensor, progress: Callable[[int], None]
+        self, block: Block, variants: Variants, references: Tensor, progress: Callable[[int], object]
     ) -> Iterator[tuple[Variants, Moments]]:
         start = 0
         while start < len(variants):
@@ -259,10 +259,10 @@ class FullEngine:
             progress(size)
             start += size
 
-    def _moments(self, block: Block, chunk: Variants, references: Tensor) -> Moments:
+    def _moments(self, block: Block, chunk: Variants, references: Tensor, draws: int | None = None) -> Moments:
         predict = self.predictor(block, chunk)
         moments = Moments(self.exposures)
-        for draw in range(self.count):
+        for draw in range(min(draws or self.count, self.count)):
             scaled = transform(predict(draw).to(references.dtype), self.scale)
             moments.add(scaled - references[draw, chunk.sequence])
         return moments

@@ -36,6 +36,10 @@ def _linear(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
     difference = plan.difference(x)
 
     def multiply(run: Run) -> Tensor:
+        if len(starts) == 1 and window.width == window.length:
+            changed = difference(run).flatten(3).flatten(0, 2) @ rows_of_weight
+            changed = changed.view(*window.start.shape, plan.alleles, outputs)
+            return (run.reference[node][:, None, None] + changed).flatten(0, 2)
         data = difference(run).reshape(len(group.reshape(-1)), plan.alleles, window.width, channels)
         out = data.new_empty((*data.shape[:2], outputs))
         for start, member in zip(starts.tolist(), members, strict=True):

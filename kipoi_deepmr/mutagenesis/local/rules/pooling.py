@@ -42,6 +42,11 @@ def _max_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         raise Unsupported("dilated pooling")
     window, size, step, stretch = _pooling(plan, node, kernel, stride, padding)
     layout = plan.local(x).layout
+    pooled = Local(Layout(layout.dims, (window.length, *layout.sizes[1:])), window, True)
+    if window.length == 1:
+        low, high = max(int(stretch.start.flat[0]), 0), min(int(stretch.start.flat[0]) + size, stretch.length)
+        largest = _largest_of(plan, x, low, high)
+        return pooled, lambda run: largest(run).unsqueeze(3)
     patch = plan.patch(x, stretch.start, stretch.width, -math.inf)
 
     def pool(run: Run) -> Tensor:
@@ -50,7 +55,7 @@ def _max_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
             first = torch.maximum(first, other)
         return first
 
-    return Local(Layout(layout.dims, (window.length, *layout.sizes[1:])), window, True), pool
+    return pooled, pool
 
 
 @rule(aten.avg_pool2d.default)
@@ -106,22 +111,41 @@ def _largest(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
     reduced = [dimension(dim, local.layout) for dim in (dims if isinstance(dims, list | tuple) else [dims])]
     if len(reduced) != 1 or local.layout.dims[reduced[0]] != (0,):
         raise Unsupported("a maximum over another axis than the position")
-    window, reference = local.window, plan.reference(x, local.layout)
-    before = torch.from_numpy((window.start).clip(0, window.length)).to(plan.device)
-    behind = torch.from_numpy((window.start + window.width).clip(0, window.length)).to(plan.device)
-    patch = plan.patch(x, window.start, window.width, -math.inf)
+    largest = _largest_of(plan, x, 0, local.window.length)
     kept = [atom for atom in local.layout.order if atom != 0]
     shape = shape_of(node)
 
     def reduce(run: Run) -> Tensor:
-        base = reference(run)
+        found = largest(run)
+        return found.permute(0, 1, 2, *(2 + atom for atom in kept)).reshape(math.prod(found.shape[:3]), *shape)
+
+    return Rows(shape), reduce
+
+
+def _largest_of(plan: Plan, x: fx.Node, low: int, high: int) -> Step:
+    """Return a reader of the maximum over [low, high) of an axis, (strand, position, allele, *channels).
+
+    Outside the window the running maxima of the reference from both sides stand for all entries.
+    """
+    local = plan.local(x)
+    window, reference, value = local.window, plan.reference(x, local.layout), plan.value(x)
+    before = torch.from_numpy((window.start - low).clip(0, high - low)).to(plan.device)
+    behind = torch.from_numpy((window.start + window.width - low).clip(0, high - low)).to(plan.device)
+    outside = (window.entries < low) | (window.entries >= high)
+    is_cut = bool(outside.any())
+    gone = torch.from_numpy(outside).to(plan.device)[:, :, None]
+    gone = gone.reshape(*gone.shape, *(1 for _ in local.layout.sizes[1:]))
+
+    def reduce(run: Run) -> Tensor:
+        base = reference(run)[:, low:high]
         edge = base.new_full((len(base), 1, *base.shape[2:]), -math.inf)
         up_to = torch.cat([edge, base.cummax(1).values], 1)
         from_on = torch.cat([base.flip(1).cummax(1).values.flip(1), edge], 1)
         strand = torch.arange(len(base), device=plan.device)[:, None]
         around = torch.maximum(up_to[strand, before], from_on[strand, behind])[:, :, None]
-        largest = torch.maximum(patch(run).amax(3), around)
-        largest = largest.permute(0, 1, 2, *(2 + atom for atom in kept))
-        return largest.reshape(math.prod(largest.shape[:3]), *shape)
+        inside = value(run)
+        if is_cut:
+            inside = torch.where(gone, -math.inf, inside)
+        return torch.maximum(inside.amax(3), around)
 
-    return Rows(shape), reduce
+    return reduce

@@ -1,0 +1,130 @@
+"""The local against the full engine, on this machine, in one run."""
+
+import resource
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from kipoi_deepmr.config import Config
+from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine
+from kipoi_deepmr.mutagenesis.local.engine import LocalUnavailable
+from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
+
+_ROUNDS = 3
+_BATCHES = (16, 64, 256)
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What `bench` measured.
+
+    Attributes
+    ----------
+    device : str
+        Where it ran.
+    full_ms, local_ms : float or None
+        Milliseconds per mutant and draw, median over rounds; the full engine at its best batch size. None for a local
+        engine that is not available.
+    full_batch_size, local_batch_size : int or None
+        Mutants in a batch.
+    ratio : float or None
+        full_ms / local_ms.
+    max_difference : float or None
+        Largest difference of a prediction over the largest effect among the sampled mutants.
+    peak_memory_bytes : int
+        Largest memory of the process (CPU) or allocated on the GPU so far.
+    coverage : float
+        Share of multiply-adds in layers that are computed locally, 0 to 1.
+    runs_whole_from : list of str
+        Operations from which on the network runs whole.
+    """
+
+    device: str
+    full_ms: float
+    local_ms: float | None
+    full_batch_size: int
+    local_batch_size: int | None
+    ratio: float | None
+    max_difference: float | None
+    peak_memory_bytes: int
+    coverage: float
+    runs_whole_from: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
+
+
+def bench(
+    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+) -> BenchReport:
+    """Time the engines on the first sequence of a configuration, in turn.
+
+    Parameters
+    ----------
+    config, device, batch_size, num_workers
+        As `run`. Without `batch_size` several are tried for the full engine and the fastest counts.
+
+    Returns
+    -------
+    BenchReport
+
+    Raises
+    ------
+    DeepMRError
+        As `run`.
+    """
+    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+        block = job.block([int(job.mutants().argmax())])
+        options = job.engine_options()
+        candidates = [FullEngine(**options)]
+        if batch_size is None:
+            candidates += [FullEngine(**{**options, "batch_size": size}) for size in _BATCHES]
+        full = min(candidates, key=lambda engine: _milliseconds(engine, job, block))
+        local = LocalEngine(**options)
+        try:
+            difference, effect, _ = local.difference_from_full(block, job.positions)
+        except LocalUnavailable as reason:
+            return _report(job, full, None, _milliseconds(full, job, block), None, None, [str(reason)])
+        rounds = [(_milliseconds(full, job, block), _milliseconds(local, job, block)) for _ in range(_ROUNDS)]
+        full_ms, local_ms = (statistics.median(times) for times in zip(*rounds, strict=True))
+        relative = difference / effect if effect else None
+        return _report(job, full, local, full_ms, local_ms, relative, list(local.coverage.stopped_at))
+
+
+def _milliseconds(engine: FullEngine, job: Job, block: Block) -> float:
+    seconds, mutants = engine.time(block, job.positions, 1)
+    return 1000 * seconds / mutants / engine.count
+
+
+def _report(
+    job: Job,
+    full: FullEngine,
+    local: LocalEngine | None,
+    full_ms: float,
+    local_ms: float | None,
+    difference: float | None,
+    stopped: list[str],
+) -> BenchReport:
+    return BenchReport(
+        device=describe_device(job.device),
+        full_ms=full_ms,
+        local_ms=local_ms,
+        full_batch_size=int(full.batch_size or 1),
+        local_batch_size=int(local.batch_size or 1) if local else None,
+        ratio=full_ms / local_ms if local_ms else None,
+        max_difference=difference,
+        peak_memory_bytes=_peak_memory(job.device),
+        coverage=local.coverage.share if local else 0.0,
+        runs_whole_from=stopped,
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
