@@ -67,7 +67,7 @@ def terminal_table(results: xr.DataTree) -> str:
                 f"[{_number(low)}, {_number(high)}]"
                 for low, high in zip(first["ci_low"], first["ci_high"], strict=True)
             ],
-            "p": first["pvalue"].map(lambda p: f"{p:.1e}" if p == p else "-"),
+            "p": first["pvalue"].map(_pvalue),
             "tau": (first["tau2"] ** 0.5).map(_number),
             "I2": first["i2"].map(lambda i2: f"{i2:.1f}%" if i2 == i2 else "-"),
             "n": first["n_sequences"],
@@ -105,6 +105,12 @@ def _short(columns: list[pd.Series], width: int) -> list[pd.Series]:
 def _cut(name: str, width: int) -> str:
     tail = (width - 2) // 2
     return name if len(name) <= width else f"{name[: width - 2 - tail]}..{name[-tail:]}"
+
+
+def _pvalue(value: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.1e}" if value >= 1e-300 else "<1e-300"
 
 
 def _number(value: float) -> str:
