@@ -208,6 +208,37 @@ class Interrupted(nn.Module):
         return torch.sigmoid(self.last(F.relu(self.second(self.operation(x))).flatten(1)))
 
 
+class Central(nn.Module):
+    """Dilated convolutions of which only the middle is read, as a profile or a splice site is."""
+
+    def __init__(self, strands: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(4, 5, 3, padding=1)
+        self.dilated = nn.ModuleList(nn.Conv1d(5, 5, 3, padding=d, dilation=d) for d in (1, 2, 4, 8))
+        self.last = nn.Linear(5 * 2, 3)
+        self.strands = strands
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x, x.flip((1, 2))]) if self.strands else x
+        x = F.dropout(torch.relu(self.first(x)), 0.2)
+        for layer in self.dilated:
+            x = x + torch.relu(layer(x))
+        x = torch.sigmoid(self.last(x[:, :, LENGTH // 2 - 1 : LENGTH // 2 + 1].flatten(1)))
+        return x[: len(x) // 2] + x[len(x) // 2 :] if self.strands else x
+
+
+@pytest.mark.parametrize("strands", [False, True])
+def test_only_what_the_outputs_depend_on_is_computed(strands):
+    torch.manual_seed(7)
+    full, block = make(Central(strands), make_codes(2), make_layout())
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+    program = next(iter(local._programs.values()))
+    widths = [state.window.width for node, state in program._plan.states.items() if node in program._plan.sliding]
+    # The last of them could change at all 24 positions and is read at two.
+    assert widths == [3, 5, 9, 17, 2]
+
+
 UNSUPPORTED = {
     "softmax over positions": lambda x: x.softmax(-1),
     "roll": lambda x: x.roll(1, -1),

@@ -107,3 +107,68 @@ class DeepSEALike(nn.Module):
         x = torch.cat([x, x.flip((1, 3))])
         x = self.dense(self.features(x).flatten(1))
         return (x[: len(x) // 2] + x[len(x) // 2 :]) / 2
+
+
+class BelugaLike(nn.Module):
+    """The architecture of DeepSEA/beluga: six convolutions, (batch, 4, 1, 2000) to 2002 tasks, one strand."""
+
+    def __init__(self, width: float = 1.0, outputs: int = 2002) -> None:
+        super().__init__()
+        one, two, three, dense = (max(2, int(width * n)) for n in (320, 480, 640, 2003))
+        self.features = nn.Sequential(
+            *(nn.Conv2d(4, one, (1, 8)), nn.ReLU(), nn.Conv2d(one, one, (1, 8)), nn.ReLU()),
+            *(nn.Dropout(0.2), nn.MaxPool2d((1, 4), (1, 4))),
+            *(nn.Conv2d(one, two, (1, 8)), nn.ReLU(), nn.Conv2d(two, two, (1, 8)), nn.ReLU()),
+            *(nn.Dropout(0.2), nn.MaxPool2d((1, 4), (1, 4))),
+            *(nn.Conv2d(two, three, (1, 8)), nn.ReLU(), nn.Conv2d(three, three, (1, 8)), nn.ReLU()),
+            *(nn.Dropout(0.5), nn.Flatten()),
+        )
+        self.dense = nn.Sequential(nn.Linear(three * 106, dense), nn.ReLU(), nn.Linear(dense, outputs), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.features(x))
+
+
+class BassetLike(nn.Module):
+    """The architecture of Basset: BatchNorm after every layer, (batch, 4, 600, 1) to 164 tasks.
+
+    `early` puts a dropout after the first pooling too; Basset itself drops units of its dense layers only.
+    """
+
+    def __init__(self, width: float = 1.0, outputs: int = 164, early: bool = False) -> None:
+        super().__init__()
+        one, two, dense = (max(2, int(width * n)) for n in (300, 200, 1000))
+
+        def stage(before: int, after: int, kernel: int, pool: int) -> list[nn.Module]:
+            conv = nn.Conv2d(before, after, (kernel, 1))
+            return [conv, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d((pool, 1), (pool, 1))]
+
+        first = [*stage(4, one, 19, 3), *([nn.Dropout(0.2)] if early else [])]
+        self.features = nn.Sequential(*first, *stage(one, two, 11, 4), *stage(two, two, 7, 4), nn.Flatten())
+        self.dense = nn.Sequential(
+            *(nn.Linear(two * 10, dense), nn.BatchNorm1d(dense), nn.ReLU(), nn.Dropout(0.3)),
+            *(nn.Linear(dense, dense), nn.BatchNorm1d(dense), nn.ReLU(), nn.Dropout(0.3)),
+            *(nn.Linear(dense, outputs), nn.Sigmoid()),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.features(x))
+
+
+class BPNetLike(nn.Module):
+    """Nine dilated residual convolutions and a count head over all positions, (batch, 4, 1000) to `outputs` counts."""
+
+    def __init__(self, channels: int = 64, layers: int = 9, outputs: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(4, channels, 21, padding=10)
+        self.dropout = nn.Dropout(0.1)
+        self.dilated = nn.ModuleList(
+            nn.Conv1d(channels, channels, 3, padding=2**i, dilation=2**i) for i in range(1, layers + 1)
+        )
+        self.count = nn.Linear(channels, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(torch.relu(self.first(x)))
+        for layer in self.dilated:
+            x = x + torch.relu(layer(x))
+        return self.count(x.mean(-1))

@@ -206,6 +206,8 @@ class FullEngine:
         with torch.inference_mode():
             references, _ = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
+            if not len(variants):
+                return 0.0, 0
             chunk = variants.rows(0, self._chunk_size(variants, 0))
             self._moments(block, chunk, references, 1)
             start = time.perf_counter()

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from kipoi_deepmr.mutagenesis.selection import select_early
 from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def trace(
             given = tuple(fake.from_tensor(tensor) for tensor in given)
         whole = make_fx(functionalize(forward, remove="mutations"))(*given)
     whole.graph.eliminate_dead_code()
+    select_early(whole, torch.tensor(selected, device=sequence.device))
     return whole
 
 

@@ -1,6 +1,6 @@
 """The local program under construction: states of nodes, and readers of values and differences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -71,6 +71,14 @@ class Plan:
         Weights in the order in which a rule reads them.
     states : dict
         What is known of each mutated node.
+    needs : dict
+        Stretch [low, high) of the position axis of a node on which the outputs depend, from `find_needs`.
+    sliding : dict
+        Stride, padding and span of the nodes that slide a kernel along the position axis.
+    shifts : dict
+        First position of the input that a crop keeps; negative for padding.
+    mirrored : set
+        Nodes that reverse the position axis.
     current : fx.Node
         Node whose rule is being made.
     prefetch : list
@@ -84,8 +92,65 @@ class Plan:
     constants: dict[fx.Node, Any]
     weights: dict[tuple[fx.Node, str], Tensor]
     states: dict[fx.Node, Local | Rows] = field(default_factory=dict)
+    needs: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)
+    sliding: dict[fx.Node, tuple[int, int, int]] = field(default_factory=dict)
+    shifts: dict[fx.Node, int] = field(default_factory=dict)
+    mirrored: set[fx.Node] = field(default_factory=set)
     current: fx.Node | None = None
     prefetch: list[Step] = field(default_factory=list)
+
+    def needed(self, node: fx.Node, window: Window) -> Window:
+        """Return a window, or the stretch on which the outputs depend where that is shorter."""
+        low, high = self.needs.get(node, (0, window.length))
+        if window.width <= high - low:
+            return window
+        return Window(np.full_like(window.start, low), max(high - low, 1), window.length)
+
+    def find_needs(self, nodes: Sequence[fx.Node], whole: Collection[fx.Node]) -> dict[fx.Node, tuple[int, int]]:
+        """Go back from the outputs and find on which stretch of each node they depend.
+
+        Parameters
+        ----------
+        nodes
+            All nodes in order.
+        whole
+            Nodes of which everything is needed.
+
+        Returns
+        -------
+        dict
+            Per locally followed node the stretch [low, high); (0, 0) where nothing is needed.
+        """
+        needs: dict[fx.Node, tuple[int, int]] = {}
+        for node in reversed(nodes):
+            state = self.states.get(node)
+            if not isinstance(state, Local):
+                continue
+            length = state.layout.sizes[0]
+            found = [(0, length)] if node in whole else []
+            for user in node.users:
+                if user in self.states:
+                    found.append(self._need_of(user, needs, length))
+            found = [stretch for stretch in found if stretch[0] < stretch[1]]
+            low, high = min((s[0] for s in found), default=0), max((s[1] for s in found), default=0)
+            needs[node] = (max(low, 0), min(high, length))
+        return needs
+
+    def _need_of(self, user: fx.Node, needs: dict[fx.Node, tuple[int, int]], length: int) -> tuple[int, int]:
+        """Return the stretch of its input that a node needs."""
+        if isinstance(self.states[user], Rows):
+            return 0, length
+        low, high = needs[user]
+        if low >= high:
+            return 0, 0
+        if user in self.sliding:
+            stride, padding, span = self.sliding[user]
+            return low * stride - padding, (high - 1) * stride - padding + span
+        if user in self.shifts:
+            return low + self.shifts[user], high + self.shifts[user]
+        if user in self.mirrored:
+            return length - high, length - low
+        return low, high
 
     def local(self, node: Any) -> Local:
         """Return the state of an argument that is followed locally."""

@@ -58,18 +58,26 @@ class LocalProgram:
         constants = _constants(graph, self._nodes, holders)
         self._plan = Plan(sequence.meta["val"].device, ALLELES, self._mutated, self._drawn, constants, weights)
         layout = find_layout(shape_of(sequence), position_axis)
-        self._plan.states[sequence] = Local(layout, Window(positions[None], 1, layout.sizes[0]), True)
+        self._start = Local(layout, Window(positions[None], 1, layout.sizes[0]), True)
         self._layout = layout
-        self._steps: dict[fx.Node, Step] = {}
-        self._tail: list[fx.Node] = []
-        self._stopped: dict[str, None] = {}
         self._compile()
-        self._frontier = self._find_frontier()
+        self._plan.needs = self._plan.find_needs(self._nodes, self._frontier)
+        if any(self._is_wider_than_needed(node) for node in self._plan.sliding):
+            self._compile()
         self._last_use = _last_uses(self._nodes)
         self._batch_nodes = self._match(batch_graph) if self._tail else {}
 
+    def _is_wider_than_needed(self, node: fx.Node) -> bool:
+        low, high = self._plan.needs[node]
+        return self._plan.local(node).window.width > high - low
+
     def _compile(self) -> None:
         plan = self._plan
+        plan.states = {self._inputs[0]: self._start}
+        plan.prefetch = []
+        self._steps: dict[fx.Node, Step] = {}
+        self._tail: list[fx.Node] = []
+        self._stopped: dict[str, None] = {}
         for node in self._nodes:
             if node not in self._mutated or node.op == "placeholder" or node.op == "output":
                 continue
@@ -85,6 +93,7 @@ class LocalProgram:
             except Unsupported as reason:
                 self._stopped[f"{_name(node)} ({reason})"] = None
                 self._tail.append(node)
+        self._frontier = self._find_frontier()
 
     def _follow(self, node: fx.Node) -> tuple[Local | Rows, Step]:
         if str(node.target) == "<built-in function getitem>":

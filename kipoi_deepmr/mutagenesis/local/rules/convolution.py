@@ -30,16 +30,18 @@ def _convolution(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     stride, padding, dilation = (option[along[0] - 1] for option in (strides, paddings, dilations))
     taps = weight.movedim(along[0] + 1, -1).flatten(1, -2)
     reach = (taps.shape[-1] - 1) * dilation
-    length = shape_of(node)[along[0] - 1 + 1]
+    length = shape_of(node)[along[0]]
     start = -(-(local.window.start + padding - reach) // stride)
-    window = Window.clipped(start, (local.window.width - 1 + reach) // stride + 1, length)
+    changed = Window.clipped(start, (local.window.width - 1 + reach) // stride + 1, length)
+    window = plan.needed(node, changed)
+    plan.sliding[node] = (stride, padding, reach + 1)
     channels = len(taps)
     sizes = (length, channels) if channels > 1 else (length,)
     dims = ((1,) if channels > 1 else (), *((0,) if dim == along[0] else () for dim in spatial))
     output = Local(Layout(dims, sizes), window, False)
     clear = plan.clear(output)
     read = _channels_last(layout)
-    is_foldable = stride == 1 and groups == 1 and window.width < length
+    is_foldable = stride == 1 and groups == 1 and window is changed and window.width < length
     if is_foldable and local.window.width * _FOLD_GAIN <= window.width:
         difference = plan.difference(x)
         product = plan.weight(node, "taps", lambda: taps.flip(-1).permute(1, 2, 0).flatten(1))

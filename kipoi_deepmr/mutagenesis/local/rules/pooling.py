@@ -26,7 +26,8 @@ def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) 
     size, step, pad = (option[along[0] if len(option) > 1 else 0] for option in (kernel, stride, padding))
     length = shape_of(node)[dims[along[0]]]
     start = -(-(local.window.start + pad - (size - 1)) // step)
-    window = Window.clipped(start, (local.window.width - 1 + size - 1) // step + 1, length)
+    window = plan.needed(node, Window.clipped(start, (local.window.width - 1 + size - 1) // step + 1, length))
+    plan.sliding[node] = (step, pad, size)
     stretch = Window(window.start * step - pad, (window.width - 1) * step + size, local.window.length)
     return window, size, step, stretch
 

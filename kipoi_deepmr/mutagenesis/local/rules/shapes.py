@@ -86,6 +86,7 @@ def _flip(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
             raise Unsupported("a flip of the batch axis")
         if local.layout.dims[dim] == (0,):
             window = window.mirrored()
+            plan.mirrored.add(node)
             axes.append(3)
         elif local.layout.dims[dim]:
             axes.append(local.layout.channel_axis(dim))
@@ -136,6 +137,7 @@ def _slice(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         window = Window(local.window.start[part], local.window.width, local.window.length)
         return Local(local.layout, window, local.is_value), lambda run: run.data[x][part]
     if local.layout.dims[dim] == (0,):
+        plan.shifts[node] = chosen.start
         return _crop(plan, x, chosen)
     channel = local.layout.channel_axis(dim)
     layout = local.layout.with_channels(dim, len(chosen))
@@ -169,6 +171,7 @@ def _pad(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         if local.layout.dims[dim] != (0,) or left < 0 or right < 0:
             raise Unsupported("padding of an axis other than the position")
         window = window.shifted(left, window.length + left + right)
+        plan.shifts[node] = -left
     layout = Layout(local.layout.dims, (window.length, *local.layout.sizes[1:]))
     return Local(layout, window, False), read
 

@@ -1,0 +1,137 @@
+"""Time the engines on architectures that users have, against each other and a plain loop, in one run.
+
+    python -m tests.benchmarks.engines [--device cuda:0] [--only DeepSEA]
+
+Prints a table: milliseconds per mutant and draw of a plain batched PyTorch loop, of the full engine at its best batch size, and
+of the local engine; their ratios; the largest difference between the engines in units of the largest effect and of
+float32 rounding; the share of multiply-adds in layers that are computed locally.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from kipoi_deepmr.model import Layout, SequenceNetwork
+from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine, all_variants, mutate
+from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
+from tests import toy_models
+
+DRAWS = 10
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and where the sequence sits in its input."""
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    alphabet_axis: int
+    position_axis: int
+    outputs: int
+    batches: tuple[int, ...] = (16, 64)
+
+
+CASES = {
+    "DeepSEA/predict": Case(toy_models.DeepSEALike, (4, 1, 1000), 0, 2, 40),
+    "Beluga": Case(toy_models.BelugaLike, (4, 1, 2000), 0, 2, 40),
+    "Basset, dropout after the first pooling": Case(lambda: toy_models.BassetLike(early=True), (4, 600, 1), 0, 1, 40),
+    "Basset, as published": Case(toy_models.BassetLike, (4, 600, 1), 0, 1, 40),
+    "BPNet-like": Case(toy_models.BPNetLike, (4, 1000), 0, 1, 4),
+}
+
+
+@contextmanager
+def prepared(case: Case, device: torch.device) -> Iterator[tuple[dict, Block, range]]:
+    """Make the network, a random sequence and the arguments of an engine."""
+    torch.manual_seed(0)
+    layout = Layout(None, case.alphabet_axis, case.position_axis, "ACGT", case.shape, np.dtype(np.float32))
+    network = SequenceNetwork(case.make(), layout, (), False).eval().to(device)
+    codes = np.random.default_rng(0).integers(0, 4, (1, layout.length)).astype(np.int8)
+    canonical = np.eye(4, dtype=np.float32)[codes].reshape(1, layout.length, 4, *(1,) * (len(case.shape) - 2))
+    one_hot = np.moveaxis(canonical, (1, 2), (case.position_axis + 1, case.alphabet_axis + 1))
+    sequence = torch.from_numpy(np.ascontiguousarray(one_hot)).to(device)
+    draws = MCDropout(find_dropouts(network, sequence), seed=1, device=device)
+    columns = list(range(case.outputs))
+    options = {"network": network, "draws": draws, "count": DRAWS, "columns": columns, "exposures": case.outputs - 1}
+    yield options, Block(["benchmark"], codes, sequence), range(layout.length)
+
+
+def plain_loop(options: dict, block: Block, positions: range, rows: int) -> float:
+    """Milliseconds per mutant and draw of the loop that a user would write: batches of mutants, every layer."""
+    network, draws = options["network"], options["draws"]
+    layout, device = network.layout, block.sequence.device
+    chunk = all_variants(block.codes, positions, device).rows(0, rows)
+    alleles = torch.as_tensor(layout.allele_rows, device=device)
+    with torch.inference_mode():
+        mutants = mutate(block.sequence, chunk, layout.alphabet_axis, layout.position_axis, alleles)
+        thinned = ThinnedNetwork(network, draws.masks(block.names, 0).rows(None))
+        thinned(mutants).cpu()
+        start = time.perf_counter()
+        for _ in range(3):
+            thinned(mutants).cpu()
+    return 1000 * (time.perf_counter() - start) / 3 / rows
+
+
+def milliseconds(engine: FullEngine, block: Block, positions: range) -> float:
+    """Milliseconds per mutant and draw of an engine, all of its overhead included."""
+    seconds, mutants = engine.time(block, positions, 1)
+    return 1000 * seconds / mutants / engine.count
+
+
+def measure(case: Case, device: torch.device) -> list[str]:
+    """Return a row of the table."""
+    with prepared(case, device) as (options, block, positions):
+        full = min(
+            (FullEngine(**options, batch_size=size) for size in (*case.batches, None)),
+            key=lambda engine: milliseconds(engine, block, positions),
+        )
+        local = LocalEngine(**options)
+        difference, effect, prediction = local.difference_from_full(block, positions)
+        rounds = [
+            (
+                min(plain_loop(options, block, positions, rows) for rows in case.batches),
+                milliseconds(full, block, positions),
+                milliseconds(local, block, positions),
+            )
+            for _ in range(ROUNDS)
+        ]
+        plain_ms, full_ms, local_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
+        rounding = difference / (torch.finfo(torch.float32).eps * prediction)
+        return [
+            f"{plain_ms:.3g}",
+            f"{full_ms:.3g}",
+            f"{local_ms:.3g}",
+            f"{full_ms / local_ms:.1f}",
+            f"{difference / effect:.1e} ({rounding:.1f} eps)",
+            f"{100 * local.coverage.share:.1f}%",
+        ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", default="", help="part of the name of a network")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}; {DRAWS} draws", file=sys.stderr)
+    print("| network | plain loop, ms | full, ms | local, ms | full / local | largest difference | local layers |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, case in CASES.items():
+        if args.only.lower() in name.lower():
+            print(f"| {name} | {' | '.join(measure(case, device))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
