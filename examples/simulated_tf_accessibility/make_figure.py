@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 
 HERE = Path(__file__).resolve().parent
 OUTCOME = "accessibility"
+METHOD_NAMES = {"ivw": "IVW", "egger": "MR-Egger"}
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 TABLE_START, TABLE_END = "<!-- effects: written by make_figure.py -->", "<!-- end of effects -->"
 
@@ -47,15 +48,20 @@ def summarise(truth: pd.DataFrame, local: xr.Dataset, overall: xr.Dataset) -> pd
             {
                 "factor": record.exposure,
                 "role": record.role,
-                "true effect": f"{record.true_effect:.2f}",
-                "median local effect": f"{np.median(estimates):.2f}",
-                "global effect (95% CI)": f"{float(summary['estimate']):.2f} "
-                f"({float(summary['ci_low']):.2f} to {float(summary['ci_high']):.2f})",
+                "true effect": number(record.true_effect),
+                "median local effect": number(np.median(estimates)),
+                "global effect (95% CI)": f"{number(summary['estimate'])} "
+                f"({number(summary['ci_low'])} to {number(summary['ci_high'])})",
                 "sequences": str(len(estimates)),
-                "association across windows": f"{record.association:.2f}",
+                "association across windows": number(record.association),
             }
         )
     return pd.DataFrame(rows)
+
+
+def number(value: float) -> str:
+    """Format with three digits, without the sign of a rounded zero."""
+    return f"{round(float(value), 3) + 0.0:.3f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -79,7 +85,7 @@ def draw_factor(axes: Axes, row: int, record: pd.Series, local: np.ndarray, summ
     spread = np.random.default_rng(row).uniform(-0.16, 0.16, len(local))
     axes.plot(
         [record.true_effect] * 2,
-        [row - 0.36, row + 0.36],
+        [row - 0.3, row + 0.36],
         color=INK,
         lw=2.2,
         zorder=2,
@@ -87,7 +93,7 @@ def draw_factor(axes: Axes, row: int, record: pd.Series, local: np.ndarray, summ
     )
     axes.scatter(
         local,
-        row + 0.08 + spread,
+        row + 0.12 + spread,
         s=26,
         color=BLUE,
         alpha=0.55,
@@ -98,7 +104,7 @@ def draw_factor(axes: Axes, row: int, record: pd.Series, local: np.ndarray, summ
     estimate, low, high = (float(summary[name]) for name in ("estimate", "ci_low", "ci_high"))
     axes.errorbar(
         estimate,
-        row - 0.24,
+        row - 0.18,
         xerr=[[estimate - low], [high - estimate]],
         fmt="D",
         ms=6.5,
@@ -112,7 +118,7 @@ def draw_factor(axes: Axes, row: int, record: pd.Series, local: np.ndarray, summ
     )
     axes.scatter(
         record.association,
-        row - 0.24,
+        row - 0.4,
         marker="x",
         s=42,
         color=GREY,
@@ -133,7 +139,11 @@ def draw(truth: pd.DataFrame, local: xr.Dataset, overall: xr.Dataset, method: st
     axes.set_yticks(range(len(ordered)), [f"{record.exposure}\n{wrap(record.role)}" for record in ordered.itertuples()])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("effect of log binding on log accessibility")
-    axes.set_title(f"Effects the network has learned ({method}), and those it was taught", loc="left", fontsize=12)
+    axes.set_title(
+        f"Effects the network has learned ({METHOD_NAMES.get(method, method)}), and those it was taught",
+        loc="left",
+        fontsize=12,
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#E6E6E6", lw=0.8, zorder=0)

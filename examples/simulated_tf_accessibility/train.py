@@ -147,7 +147,7 @@ def main() -> None:
         "-o", "--output", type=Path, default=HERE, help="folder to write to (default: beside this script)"
     )
     parser.add_argument(
-        "--epochs", type=int, default=20, help="passes over the training windows (default: %(default)s)"
+        "--epochs", type=int, default=40, help="passes over the training windows (default: %(default)s)"
     )
     parser.add_argument("--batch_size", type=int, default=64, help="windows per step (default: %(default)s)")
     parser.add_argument(

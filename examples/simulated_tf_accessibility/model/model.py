@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import gelu
 
 
 class BindingNet(nn.Module):
@@ -20,7 +21,7 @@ class BindingNet(nn.Module):
     """
 
     def __init__(
-        self, targets: int = 6, motifs: int = 40, contexts: int = 40, hidden: int = 64, dropout: float = 0.1
+        self, targets: int = 6, motifs: int = 40, contexts: int = 40, hidden: int = 64, dropout: float = 0.05
     ) -> None:
         super().__init__()
         self.scan = nn.Conv1d(4, motifs, kernel_size=15)
@@ -46,6 +47,6 @@ class BindingNet(nn.Module):
         torch.Tensor, shape=(batch, targets)
             Natural logarithm of the signal over the assay's background.
         """
-        sites = self.drop_scan(self.pool_scan(torch.relu(self.scan(sequence))))
-        regions = self.drop_context(self.pool_context(torch.relu(self.context(sites))))
-        return self.predict(self.drop_dense(torch.relu(self.dense(regions.flatten(1)))))
+        sites = self.drop_scan(self.pool_scan(gelu(self.scan(sequence))))
+        regions = self.drop_context(self.pool_context(gelu(self.context(sites))))
+        return self.predict(self.drop_dense(gelu(self.dense(regions.flatten(1)))))
