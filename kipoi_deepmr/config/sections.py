@@ -219,7 +219,7 @@ class MutagenesisSection(_Section):
     positions: Positions = Field("all", description="all, or [start, end) counted from 0 in the window")
     engine: Literal["auto", "local", "full"] = Field(
         "auto",
-        description="local (only what a mutation can reach), full (all of the network), auto: local if it agrees",
+        description="local (only what a mutation can reach), full (all of the network), auto: the faster one",
     )
     memory: Annotated[StrictStr, BeforeValidator(_size)] = Field(
         "auto", description="bound on the memory of the network's activations, e.g. 2GiB"

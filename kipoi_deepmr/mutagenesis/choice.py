@@ -3,8 +3,12 @@
 import logging
 from typing import Any, Literal
 
+import torch
+
+from kipoi_deepmr.errors import DeepMRError
 from kipoi_deepmr.mutagenesis.full import Block, FullEngine
 from kipoi_deepmr.mutagenesis.local.engine import LocalEngine, LocalUnavailable, agrees
+from kipoi_deepmr.mutagenesis.variants import all_variants
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +44,15 @@ def choose_engine(
         full.prepare(block)
         return full
     local = LocalEngine(**options)
+    if not len(all_variants(block.codes, positions, block.sequence.device)):
+        full.prepare(block)
+        return full
     try:
         found = local.difference_from_full(block, positions)
-    except LocalUnavailable as reason:
+    except (DeepMRError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  whatever fails here, the full engine can do it
+        reason = error if isinstance(error, LocalUnavailable) else f"{type(error).__name__}: {error}".splitlines()[0]
         logger.warning("the local engine is not available for this network (%s): the full engine runs", reason)
     else:
         full.prepare(block)

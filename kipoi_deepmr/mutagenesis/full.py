@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
 _PROBE = 4
+_ROUNDING = 16 * float(np.finfo(np.float32).eps)
+_RESOLUTION = 1e-6
+_Result = TypeVar("_Result")
 _PROBE_TOLERANCE = 1e-4
 
 
@@ -141,13 +144,20 @@ class FullEngine:
         if self.batch_size is None:
             kind = block.sequence.device.type
             memory = self.memory or _AUTO_MEMORY.get(kind, _AUTO_MEMORY["cuda"])
-            self.batch_size = int(np.clip(memory // max(passes.bytes_per_row, 1), 1, _LARGEST_BATCH.get(kind, 2**14)))
+            row = passes.bytes_per_row + self.moment_bytes
+            self.batch_size = int(np.clip(memory // max(row, 1), 1, _LARGEST_BATCH.get(kind, 2**14)))
         if self._mix_sequences is None:
             self._whole_rows = self.batch_size
             self._mix_sequences = self._rows_keep_their_masks(block, passes)
             if not self._mix_sequences:
                 logger.info("the network mixes the rows of a batch: a batch holds the mutants of one sequence only")
         return passes
+
+    @property
+    def moment_bytes(self) -> int:
+        """Bytes that the moments of one variant take while a draw is added to them."""
+        outcomes = len(self.columns) - self.exposures
+        return 8 * 3 * (4 * len(self.columns) + self.exposures * outcomes)
 
     @property
     def coverage(self) -> Coverage:
@@ -188,8 +198,9 @@ class FullEngine:
             references, reference = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
             grid = _Grid(len(block.codes), positions, len(self.columns), self.exposures)
-            for chunk, moments in self._chunks(block, variants, references, progress):
-                grid.put(chunk, moments)
+            for chunk, moments, moved in self._chunks(block, variants, references, progress):
+                grid.put(chunk, moments, moved)
+            grid.settle(_numpy(references.abs().amax(0)))
         return BlockMoments(*grid.arrays(), _numpy(reference.mean), _numpy(reference.squares), self.count)
 
     def time(self, block: Block, positions: range, batches: int, draws: int | None = None) -> tuple[float, int]:
@@ -203,25 +214,41 @@ class FullEngine:
             Mutants in them.
         """
         self.prepare(block)
-        with torch.inference_mode():
-            references, _ = self._references_within_memory(block)
-            variants = all_variants(block.codes, positions, block.sequence.device)
-            if not len(variants):
-                return 0.0, 0
+        variants = all_variants(block.codes, positions, block.sequence.device)
+        if not len(variants):
+            return 0.0, 0
+
+        def measure() -> tuple[float, int]:
             chunk = variants.rows(0, self._chunk_size(variants, 0))
             self._moments(block, chunk, references, 1)
             start = time.perf_counter()
             for _ in range(batches):
-                self._moments(block, chunk, references, draws).mean.cpu()
-        return time.perf_counter() - start, batches * len(chunk)
+                self._moments(block, chunk, references, draws)[1].cpu()
+            return time.perf_counter() - start, batches * len(chunk)
+
+        with torch.inference_mode():
+            references, _ = self._references_within_memory(block)
+            return self.within_memory(measure, lambda: self._chunk_size(variants, 0))
+
+    def within_memory(self, function: Callable[[], _Result], size: Callable[[], int]) -> _Result:
+        """Call a function, with half the batch size as long as memory is too small.
+
+        Parameters
+        ----------
+        function
+            What to call.
+        size
+            Gives the rows of its batch.
+        """
+        while True:
+            rows = size()
+            try:
+                return function()
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve_batch(error, rows)
 
     def _references_within_memory(self, block: Block) -> tuple[Tensor, Moments]:
-        while True:
-            size = min(self._whole_rows, len(block.names))
-            try:
-                return self._references(block)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve_batch(error, size)
+        return self.within_memory(lambda: self._references(block), lambda: min(self._whole_rows, len(block.names)))
 
     def _references(self, block: Block) -> tuple[Tensor, Moments]:
         """Predict the references: per draw, shape (draws, sequence, column), and their moments."""
@@ -229,16 +256,19 @@ class FullEngine:
         for draw in range(self.count):
             parts = []
             for start, stop in self._spans(len(block.names)):
-                rows = torch.arange(start, stop, device=block.sequence.device)
+                # Two rows at least: networks that squeeze all axes would lose the batch axis of one.
+                rows = torch.arange(start, max(stop, start + 2), device=block.sequence.device).clamp_(max=stop - 1)
                 passes = self._pass_of(len(rows), block)
                 saved = passes.before(block.sequence[rows], [other[rows] for other in block.others])
                 masks = self.draws.masks([block.names[row] for row in range(start, stop)], draw)
-                parts.append(passes.after(saved, masks.rows(rows - start if stop - start > 1 else None)))
-            predictions.append(transform(torch.cat(parts).to(_accumulator(block)), self.scale))
-            moments.add(predictions[-1])
+                predicted = passes.after(saved, masks.rows(rows - start if stop - start > 1 else None))
+                parts.append(predicted[: stop - start])
+            predictions.append(torch.cat(parts).to(_accumulator(block)))
+            moments.add(transform(predictions[-1], self.scale))
         stacked = torch.stack(predictions)
-        if not bool(torch.isfinite(stacked).all()):
-            draw, row, column = (int(i) for i in (~torch.isfinite(stacked)).nonzero()[0])
+        usable = torch.isfinite(transform(stacked, self.scale))
+        if not bool(usable.all()):
+            draw, row, column = (int(i) for i in (~usable).nonzero()[0])
             raise PredictionError(
                 f"reference {block.names[row]}, output {self.columns[column]}, draw {draw}: {self._unusable()}"
             )
@@ -246,28 +276,33 @@ class FullEngine:
 
     def _chunks(
         self, block: Block, variants: Variants, references: Tensor, progress: Callable[[int], object]
-    ) -> Iterator[tuple[Variants, Moments]]:
+    ) -> Iterator[tuple[Variants, Moments, Tensor]]:
         start = 0
         while start < len(variants):
             size = self._chunk_size(variants, start)
             chunk = variants.rows(start, start + size)
             try:
-                moments = self._moments(block, chunk, references)
+                moments, moved = self._moments(block, chunk, references)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self._halve_batch(error, size)
                 continue
             self._check(block, chunk, moments)
-            yield chunk, moments
+            yield chunk, moments, moved
             progress(size)
             start += size
 
-    def _moments(self, block: Block, chunk: Variants, references: Tensor, draws: int | None = None) -> Moments:
+    def _moments(
+        self, block: Block, chunk: Variants, references: Tensor, draws: int | None = None
+    ) -> tuple[Moments, Tensor]:
+        """Return the moments of a batch, and how far each variant moved the prediction in any draw."""
         predict = self.predictor(block, chunk)
         moments = Moments(self.exposures)
+        moved = torch.zeros((), dtype=references.dtype, device=references.device)
         for draw in range(min(draws or self.count, self.count)):
-            scaled = transform(predict(draw).to(references.dtype), self.scale)
-            moments.add(scaled - references[draw, chunk.sequence])
-        return moments
+            predicted, reference = predict(draw).to(references.dtype), references[draw, chunk.sequence]
+            moments.add(transform(predicted, self.scale) - transform(reference, self.scale))
+            moved = torch.maximum(moved, (predicted - reference).abs())
+        return moments, moved
 
     def _chunk_size(self, variants: Variants, start: int) -> int:
         """Return how many variants go into the batch that begins at `start`."""
@@ -369,12 +404,30 @@ class _Grid:
         self._mean = np.full((*shape, columns), np.nan)
         self._squares = np.full((*shape, columns), np.nan)
         self._cross = np.full((*shape, exposures, columns - exposures), np.nan)
+        self._moved = np.full((*shape, columns), np.nan)
 
-    def put(self, chunk: Variants, moments: Moments) -> None:
+    def put(self, chunk: Variants, moments: Moments, moved: Tensor) -> None:
         where = (_numpy(chunk.sequence), _numpy(chunk.position) - self._start, _numpy(chunk.allele))
         self._mean[where] = _numpy(moments.mean)
         self._squares[where] = _numpy(moments.squares)
         self._cross[where] = _numpy(moments.cross)
+        self._moved[where] = _numpy(moved)
+
+    def settle(self, references: NDArray[np.float64]) -> None:
+        """Set effects to zero that are rounding: no draw moved the prediction beyond what float32 resolves.
+
+        Parameters
+        ----------
+        references
+            Largest reference prediction of each sequence and column.
+        """
+        largest = np.nanmax(self._moved, axis=(1, 2), initial=0.0)
+        floor = np.maximum(_ROUNDING * np.abs(references), _RESOLUTION * largest)
+        still = self._moved <= floor[:, None, None]
+        exposures = self._cross.shape[-2]
+        self._mean[still] = 0.0
+        self._squares[still] = 0.0
+        self._cross[still[..., :exposures, None] | still[..., None, exposures:]] = 0.0
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         return self._mean, self._squares, self._cross
@@ -390,7 +443,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _padded(rows: int, batch_size: int) -> int:
     """Round a batch up so that few batch sizes, each with a graph of its own, occur."""
     step = max(1, batch_size // 8)
-    return min(-(-rows // step) * step, batch_size) if rows < batch_size else rows
+    return max(2, min(-(-rows // step) * step, batch_size) if rows < batch_size else rows)
 
 
 def _accumulator(block: Block) -> torch.dtype:

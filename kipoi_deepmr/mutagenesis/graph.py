@@ -131,10 +131,19 @@ def trace(
     with torch.no_grad(), fake:
         if isinstance(fake, FakeTensorMode):
             given = tuple(fake.from_tensor(tensor) for tensor in given)
-        whole = make_fx(functionalize(forward, remove="mutations"))(*given)
+        # Once more, since the parts of composite operations such as recurrent layers show only in the graph.
+        once = make_fx(functionalize(forward, remove="mutations"))(*given)
+        whole = make_fx(functionalize(once, remove="mutations"))(*given)
+    changing = [node for node in whole.graph.nodes if _changes_its_input(node)]
+    if changing:
+        raise RuntimeError(f"{changing[0].target} changes its input in place")
     whole.graph.eliminate_dead_code()
     select_early(whole, torch.tensor(selected, device=sequence.device))
     return whole
+
+
+def _changes_its_input(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def capture(

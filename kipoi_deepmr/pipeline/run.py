@@ -140,7 +140,7 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
     if not todo:
         return
     mutants = job.mutants()
-    engine = job.engine(job.block(todo[:1]))
+    engine = job.engine(job.block([next((index for index in todo if mutants[index]), todo[0])]))
     cube.note(_now(f"{engine.name} engine on {describe_device(job.device)}"), engine=engine.name)
     with tqdm(
         total=int(mutants.sum()),

@@ -76,7 +76,9 @@ class LocalEngine(FullEngine):
             raise LocalUnavailable(f"no layer can be followed ({'; '.join(self._coverage.stopped_at)})")
         memory = self.memory or _AUTO_MEMORY.get(block.sequence.device.type, _AUTO_MEMORY["cuda"])
         if self._asked_batch is None:
-            self.batch_size = ALLELES * int(np.clip(memory // program.bytes_per_position, 1, _LARGEST_CHUNK))
+            self.batch_size = ALLELES * int(
+                np.clip(memory // (program.bytes_per_position + ALLELES * self.moment_bytes), 1, _LARGEST_CHUNK)
+            )
         return passes
 
     def __post_init__(self) -> None:
@@ -120,19 +122,29 @@ class LocalEngine(FullEngine):
         """
         self.prepare(block)
         first = Block(block.names[:1], block.codes[:1], block.sequence[:1], tuple(o[:1] for o in block.others))
-        variants = all_variants(first.codes, _sample(positions), block.sequence.device)
-        full = FullEngine(self.network, self.draws, self.count, self.columns, self.exposures, self.scale)
+        chunk = all_variants(first.codes, _sample(first.codes[0], positions), block.sequence.device)
+        if not len(chunk):
+            return 0.0, 0.0, 0.0
+        full = FullEngine(self.network, self.draws, self.count, self.columns, self.exposures, memory=self.memory)
         full.prepare(first)
+        full.batch_size = min(full.batch_size or 1, len(chunk))
+
+        def whole(draw: int) -> Tensor:
+            def predict() -> Tensor:
+                size = full.batch_size or 1
+                parts = (chunk.rows(at, min(at + size, len(chunk))) for at in range(0, len(chunk), size))
+                return torch.cat([full.predictor(first, part)(draw) for part in parts])
+
+            return full.within_memory(predict, lambda: full.batch_size or 1)
+
         largest = np.zeros(3)
         with torch.inference_mode():
-            references = self._references_within_memory(first)[0]
-            for start in range(0, len(variants), ALLELES):
-                chunk = variants.rows(start, start + ALLELES)
-                ours, theirs = self.predictor(first, chunk), full.predictor(first, chunk)
-                for draw in range(min(self.count, _SAMPLED_DRAWS)):
-                    here, there = ours(draw).double(), theirs(draw).double()
-                    found = ((here - there).abs(), (there - references[draw]).abs(), there.abs())
-                    largest = np.maximum(largest, [float(part.max()) for part in found])
+            references = full._references_within_memory(first)[0]
+            ours = self.predictor(first, chunk)
+            for draw in range(min(self.count, _SAMPLED_DRAWS)):
+                here, there = ours(draw).double(), whole(draw).double()
+                found = ((here - there).abs(), (there - references[draw]).abs(), there.abs())
+                largest = np.maximum(largest, [float(part.max()) for part in found])
         return float(largest[0]), float(largest[1]), float(largest[2])
 
     def _chunk_size(self, variants: Variants, start: int) -> int:
@@ -173,9 +185,11 @@ def agrees(difference: float, effect: float, prediction: float, dtype: torch.dty
     return difference <= max(_AGREEMENT * effect, _ROUNDING * torch.finfo(dtype).eps * prediction)
 
 
-def _sample(positions: range) -> np.ndarray:
-    """Return a few positions of a window: both ends, and spread between them."""
-    spread = np.linspace(0, len(positions) - 1, _SAMPLED_POSITIONS).astype(int)
-    ends = [0, 1, 2, len(positions) - 3, len(positions) - 2, len(positions) - 1]
-    index = np.unique(np.concatenate([spread, ends]).clip(0, len(positions) - 1))
-    return positions.start + index
+def _sample(codes: np.ndarray, positions: range) -> np.ndarray:
+    """Return a few positions of a window with known bases: both ends, and spread between them."""
+    known = positions.start + np.flatnonzero(codes[positions.start : positions.stop] >= 0)
+    if not len(known):
+        return known
+    spread = np.linspace(0, len(known) - 1, _SAMPLED_POSITIONS).astype(int)
+    ends = [0, 1, 2, len(known) - 3, len(known) - 2, len(known) - 1]
+    return known[np.unique(np.concatenate([spread, ends]).clip(0, len(known) - 1))]

@@ -266,7 +266,7 @@ class Plan:
             full.transpose(2, 3)[index[0], index[1], index[2]] = value(run).transpose(2, 3)[
                 index[0], index[1], index[3]
             ]
-            return local.layout.logical(full.flatten(0, 2))
+            return local.layout.logical(full.flatten(0, 2)).contiguous()
 
         return make
 

@@ -1,6 +1,7 @@
 """A network as a program that computes only what a mutation can reach."""
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -64,7 +65,9 @@ class LocalProgram:
         self._plan.needs = self._plan.find_needs(self._nodes, self._frontier)
         if any(self._is_wider_than_needed(node) for node in self._plan.sliding):
             self._compile()
-        self._last_use = _last_uses(self._nodes)
+        shared = [node for node in self._nodes if node not in self._drawn]
+        self._last_use = _last_uses([*shared, *(node for node in self._nodes if node in self._drawn)])
+        self._whole_constants = dict(self._plan.constants)
         self._batch_nodes = self._match(batch_graph) if self._tail else {}
 
     def _is_wider_than_needed(self, node: fx.Node) -> bool:
@@ -82,6 +85,9 @@ class LocalProgram:
             if node not in self._mutated or node.op == "placeholder" or node.op == "output":
                 continue
             sources = [source for source in node.all_input_nodes if source in self._mutated]
+            if _is_first_output(node) and isinstance(plan.states.get(sources[0]), Rows):
+                plan.states[node], self._steps[node] = plan.states[sources[0]], self._plan_data_of(sources[0])
+                continue
             if any(source in self._tail or isinstance(plan.states.get(source), Rows) for source in sources):
                 self._tail.append(node)
                 if any(isinstance(plan.states.get(source), Local) for source in sources):
@@ -96,12 +102,11 @@ class LocalProgram:
         self._frontier = self._find_frontier()
 
     def _follow(self, node: fx.Node) -> tuple[Local | Rows, Step]:
-        if str(node.target) == "<built-in function getitem>":
-            source, index = arguments(node)
-            if index != 0:
+        if node.target is operator.getitem:
+            source = arguments(node)[0]
+            if not _is_first_output(node):
                 raise Unsupported("a second output")
-            table = self._plan_data_of(source)
-            return self._plan.states[source], table
+            return self._plan.states[source], self._plan_data_of(source)
         if node.target not in RULES:
             raise Unsupported("no rule")
         state, step = RULES[node.target](self._plan, node)
@@ -211,9 +216,9 @@ class LocalProgram:
 
         def find(source: fx.Node) -> Any:
             own = values[source]
-            return run.rows[own] if own in run.rows else self._plan.constants[own]
+            return run.rows[own] if own in run.rows else self._whole_constants[own]
 
-        return call(other, *fx.map_arg(other.args, find), **fx.map_arg(other.kwargs, find))
+        return _call_any_strides(other, *fx.map_arg(other.args, find), **fx.map_arg(other.kwargs, find))
 
     def _match(self, batch_graph: Callable[[int], fx.GraphModule]) -> dict[fx.Node, fx.Node]:
         others = list(batch_graph(self.rows).graph.nodes)
@@ -221,7 +226,15 @@ class LocalProgram:
             node.target for node in others if node.op == "call_function"
         ]:
             raise Unsupported("the network does other things with a batch than with one sequence")
-        return dict(zip(self._nodes, others, strict=True))
+        matched = dict(zip(self._nodes, others, strict=True))
+        # Constants whose shape holds the batch, such as the first state of a recurrent layer.
+        for node in self._nodes:
+            if node in self._plan.constants and node.op == "call_function":
+                values = dict(zip(matched[node].all_input_nodes, node.all_input_nodes, strict=True))
+                find = lambda source, values=values: self._whole_constants[values[source]]  # noqa: E731
+                args, kwargs = (fx.map_arg(part, find) for part in (matched[node].args, matched[node].kwargs))
+                self._whole_constants[node] = _call_any_strides(matched[node], *args, **kwargs)
+        return matched
 
 
 def _constants(graph: fx.GraphModule, nodes: Sequence[fx.Node], holders: Sequence[fx.Node]) -> dict[fx.Node, Any]:
@@ -257,6 +270,17 @@ def _multiply_adds(node: fx.Node) -> int:
         weight = arguments(node)[1].meta["val"]
         return output * math.prod(weight.shape[1:])
     return output * int(arguments(node)[-1].meta["val"].shape[0])
+
+
+def _is_first_output(node: fx.Node) -> bool:
+    return node.target is operator.getitem and arguments(node)[1] == 0
+
+
+def _call_any_strides(node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    """Run an operation on tensors whose strides may differ from those of the captured pass."""
+    if node.target in (aten.view.default, aten._unsafe_view.default):
+        return aten.reshape.default(*args, **kwargs)
+    return call(node, *args, **kwargs)
 
 
 def _name(node: fx.Node) -> str:

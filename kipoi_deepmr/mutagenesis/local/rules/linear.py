@@ -43,7 +43,11 @@ def _linear(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
         data = difference(run).reshape(len(group.reshape(-1)), plan.alleles, window.width, channels)
         out = data.new_empty((*data.shape[:2], outputs))
         for start, member in zip(starts.tolist(), members, strict=True):
-            low, high = max(start, 0), min(start + window.width, window.length)
+            low = min(max(start, 0), window.length)
+            high = max(low, min(start + window.width, window.length))
+            if low == high:
+                out[member] = 0.0
+                continue
             part = data[member, :, low - start : high - start].flatten(2)
             out[member] = part @ rows_of_weight[low * channels : high * channels]
         strands, positions = window.start.shape
