@@ -293,3 +293,8 @@ def _log_to_stderr(verbosity: int) -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
+    # Kipoi's command line logs to standard output, where our tables and JSON go.
+    for other in logging.getLogger("kipoi").handlers:
+        if isinstance(other, logging.StreamHandler) and other.stream is sys.stdout:
+            other.setStream(sys.stderr)
+            other.setLevel(logging.WARNING if verbosity <= 0 else logging.INFO)

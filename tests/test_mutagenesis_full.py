@@ -63,7 +63,8 @@ def plain_loop(engine: FullEngine, block: Block, layout: Layout, positions: rang
             def predict(codes, s=s, thinned=thinned):
                 x = torch.from_numpy(one_hot(codes[None], layout))
                 with torch.no_grad():
-                    y = thinned(x, *[other[s : s + 1] for other in block.others])
+                    # Twice the same row: networks that squeeze all axes need two.
+                    y = thinned(x.repeat(2, *[1] * (x.ndim - 1)), *[other[[s, s]] for other in block.others])
                 return transform(y[0, engine.columns].double().numpy())
 
             reference[s, n] = predict(block.codes[s])

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine, choose_engine
 from tests import toy_models
-from tests.test_mutagenesis_full import LAYOUTS, LENGTH, DataDependent, Relayout, make, make_codes, make_layout
+from tests.test_mutagenesis_full import (
+    LAYOUTS,
+    LENGTH,
+    DataDependent,
+    Relayout,
+    make,
+    make_codes,
+    make_layout,
+    plain_loop,
+)
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -302,3 +311,154 @@ def test_the_batch_size_does_not_matter(batch_size):
     full.scale = "logit"
     ours, theirs = local.run(block, range(LENGTH)), full.run(block, range(LENGTH))
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=0, atol=1e-5 * np.nanmax(np.abs(theirs.mean)) + 4e-6)
+
+
+class Recurrent(nn.Module):
+    """A convolution and a recurrent layer, as in DanQ."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(4, 6, 3, padding=1)
+        self.recurrent = kind(6, 4, batch_first=True, bidirectional=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(torch.relu(self.first(x)), 0.3)
+        return torch.sigmoid(self.last(self.recurrent(x.transpose(1, 2))[0].mean(1)))
+
+
+class UsedLater(nn.Module):
+    """A dropout reads a tensor before an operation that all draws share does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6 * LENGTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        dropped = F.dropout(x, 0.3)
+        return torch.sigmoid(self.last((dropped + torch.relu(x)).flatten(1)))
+
+
+class CroppedFlat(nn.Module):
+    """A crop before flattening: most mutations reach nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6 * 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.last(F.dropout(self.first(x)[:, :, 8:16], 0.3).flatten(1)))
+
+
+class GlobalMax(nn.Module):
+    """The usual global max pooling, by ``max(-1)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.last(F.dropout(self.first(x), 0.3).max(-1).values))
+
+
+class Squeezing(nn.Module):
+    """Excites channels by their mean (an SE block), and squeezes all axes of length 1 at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 6), nn.Conv1d(6, 3, LENGTH)
+        self.activation = nn.PReLU(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(self.activation(self.first(x)), 0.3)
+        x = x * torch.sigmoid(self.gate(x.mean(-1)))[:, :, None]
+        return torch.sigmoid(self.last(x)).squeeze()
+
+
+class PerPosition(nn.Module):
+    """Linear layers and normalisation at every position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 6), nn.LayerNorm(6)
+        self.second, self.last = nn.Linear(6, 5), nn.Linear(5 * LENGTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(F.dropout(torch.relu(self.first(x.transpose(1, 2))), 0.3))
+        return torch.sigmoid(self.last(torch.relu(self.second(x)).flatten(1)))
+
+
+PLAUSIBLE = {
+    "lstm": lambda: Recurrent(nn.LSTM),
+    "gru": lambda: Recurrent(nn.GRU),
+    "rnn": lambda: Recurrent(nn.RNN),
+    "used later": UsedLater,
+    "cropped": CroppedFlat,
+    "global max": GlobalMax,
+    "squeeze and excite": Squeezing,
+    "per position": PerPosition,
+}
+
+
+@pytest.mark.parametrize("engine", ["full", "auto"])
+@pytest.mark.parametrize("network", PLAUSIBLE.values(), ids=PLAUSIBLE)
+def test_networks_that_users_have_equal_the_plain_loop(network, engine):
+    torch.manual_seed(8)
+    layout = make_layout()
+    made, block = make(network(), make_codes(2, unknown=False), layout, count=2)
+    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    if engine == "auto":
+        made = choose_engine("local", block, range(LENGTH), **options)
+    loop, reference = plain_loop(made, block, layout, range(LENGTH))
+    ours = made.run(block, range(LENGTH))
+    largest = np.nanmax(np.abs(loop))
+    np.testing.assert_allclose(ours.mean, loop.mean(3), rtol=0, atol=max(1e-5 * largest, 1e-6))
+    np.testing.assert_allclose(np.sqrt(ours.squares / 2), loop.std(3), rtol=0, atol=max(1e-5 * largest, 1e-6))
+    np.testing.assert_allclose(ours.reference_mean, reference.mean(1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", [FullEngine, LocalEngine])
+def test_a_mutation_that_reaches_nothing_has_an_effect_and_error_of_exactly_zero(engine):
+    torch.manual_seed(9)
+    made, block = make(CroppedFlat(), make_codes(2, unknown=False), make_layout(), batch_size=10)
+    run = engine(made.network, made.draws, made.count, made.columns, made.exposures, batch_size=12).run(
+        block, range(LENGTH)
+    )
+    outside = [p for p in range(LENGTH) if not 7 <= p < 17]
+    assert np.nanmax(np.abs(run.mean[:, outside])) == 0
+    assert np.nanmax(run.squares[:, outside]) == 0
+    assert (np.nan_to_num(run.squares[:, 7:17], nan=1.0) > 0).all()
+
+
+def test_a_block_without_mutants_gets_an_engine():
+    made, block = make(CroppedFlat(), np.full((1, LENGTH), -1, dtype=np.int8), make_layout())
+    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    assert np.isnan(choose_engine("auto", block, range(LENGTH), **options).run(block, range(LENGTH)).mean).all()
+
+
+def test_a_step_that_fails_when_it_runs_leaves_the_full_engine(monkeypatch, caplog):
+    def broken(self, block, chunk):
+        raise ValueError("a rule that does not fit")
+
+    monkeypatch.setattr(LocalEngine, "predictor", broken)
+    made, block = make(CroppedFlat(), make_codes(1), make_layout())
+    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    with caplog.at_level(logging.WARNING):
+        assert type(choose_engine("auto", block, range(LENGTH), **options)) is FullEngine
+    assert "a rule that does not fit" in caplog.text
+
+
+@pytest.mark.parametrize("scale", ["identity", "logit", "log"])
+def test_the_comparison_judges_predictions_on_any_scale(scale, monkeypatch):
+    torch.manual_seed(10)
+    made, block = make(toy_models.ConvNet(LENGTH, 4), make_codes(1), make_layout())
+    original = LocalEngine.predictor
+
+    def wrong(self, block, chunk):
+        predict = original(self, block, chunk)
+        return lambda draw: predict(draw) * 1.01
+
+    monkeypatch.setattr(LocalEngine, "predictor", wrong)
+    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    assert type(choose_engine("local", block, range(LENGTH), scale=scale, **options)) is FullEngine

@@ -1,5 +1,6 @@
 """Kipoi lists and runs kipoi_deepmr, however it was installed, and never fails because of it."""
 
+import json
 import os
 import pkgutil
 import shutil
@@ -79,6 +80,12 @@ def test_kipoi_deepmr_runs(python: Interpreter, start: str) -> None:
 
 def test_the_older_spelling_reaches_the_same_command(python: Interpreter) -> None:
     assert "\nusage: kipoi deepmr" in python(KIPOI, "postproc", "deepmr", "--help").stdout
+
+
+def test_json_through_kipoi_is_all_that_stands_on_standard_output(python: Interpreter) -> None:
+    model = ROOT / "examples" / "simulated_tf_accessibility" / "model"
+    result = python(KIPOI, "deepmr", "tasks", str(model), "--source", "dir", "--json")
+    assert [row["label"] for row in json.loads(result.stdout)][-1] == "accessibility"
 
 
 def test_python_m_kipoi_deepmr_runs(python: Interpreter) -> None:

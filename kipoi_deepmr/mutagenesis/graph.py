@@ -137,9 +137,23 @@ def trace(
     changing = [node for node in whole.graph.nodes if _changes_its_input(node)]
     if changing:
         raise RuntimeError(f"{changing[0].target} changes its input in place")
+    _reshape_any_strides(whole)
     whole.graph.eliminate_dead_code()
     select_early(whole, torch.tensor(selected, device=sequence.device))
     return whole
+
+
+def _reshape_any_strides(module: fx.GraphModule) -> None:
+    """Let reshapes take tensors of any strides, and be the same operation for every batch size."""
+    views = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+    for node in module.graph.nodes:
+        if node.target in views:
+            node.target = torch.ops.aten.reshape.default
+    for node in list(module.graph.nodes):
+        is_copy = node.target is torch.ops.aten.clone.default and isinstance(node.args[0], fx.Node)
+        if is_copy and all(user.target is torch.ops.aten.reshape.default for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+    module.recompile()
 
 
 def _changes_its_input(node: fx.Node) -> bool:
@@ -247,7 +261,7 @@ def _bytes(node: fx.Node) -> int:
 
 
 _VIEWS = {
-    torch.ops.aten.view.default,
+    torch.ops.aten.reshape.default,
     torch.ops.aten.unsqueeze.default,
     torch.ops.aten.squeeze.dim,
     torch.ops.aten.permute.default,

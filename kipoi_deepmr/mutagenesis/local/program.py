@@ -218,7 +218,7 @@ class LocalProgram:
             own = values[source]
             return run.rows[own] if own in run.rows else self._whole_constants[own]
 
-        return _call_any_strides(other, *fx.map_arg(other.args, find), **fx.map_arg(other.kwargs, find))
+        return call(other, *fx.map_arg(other.args, find), **fx.map_arg(other.kwargs, find))
 
     def _match(self, batch_graph: Callable[[int], fx.GraphModule]) -> dict[fx.Node, fx.Node]:
         others = list(batch_graph(self.rows).graph.nodes)
@@ -233,7 +233,7 @@ class LocalProgram:
                 values = dict(zip(matched[node].all_input_nodes, node.all_input_nodes, strict=True))
                 find = lambda source, values=values: self._whole_constants[values[source]]  # noqa: E731
                 args, kwargs = (fx.map_arg(part, find) for part in (matched[node].args, matched[node].kwargs))
-                self._whole_constants[node] = _call_any_strides(matched[node], *args, **kwargs)
+                self._whole_constants[node] = call(matched[node], *args, **kwargs)
         return matched
 
 
@@ -274,13 +274,6 @@ def _multiply_adds(node: fx.Node) -> int:
 
 def _is_first_output(node: fx.Node) -> bool:
     return node.target is operator.getitem and arguments(node)[1] == 0
-
-
-def _call_any_strides(node: fx.Node, *args: Any, **kwargs: Any) -> Any:
-    """Run an operation on tensors whose strides may differ from those of the captured pass."""
-    if node.target in (aten.view.default, aten._unsafe_view.default):
-        return aten.reshape.default(*args, **kwargs)
-    return call(node, *args, **kwargs)
 
 
 def _name(node: fx.Node) -> str:
