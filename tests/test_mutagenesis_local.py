@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine, choose_engine
+from kipoi_deepmr.mutagenesis.local import program
 from tests import toy_models
 from tests.test_mutagenesis_full import (
     LAYOUTS,
@@ -144,7 +145,29 @@ def assert_same_effects(local, full) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate])
+@pytest.fixture(autouse=True)
+def windows_of_any_width(monkeypatch):
+    """Follow short sequences to the end, where a window soon is most of the axis."""
+    monkeypatch.setattr(program, "WIDEST", 1.0)
+
+
+def test_from_a_wide_window_on_whole_rows_are_computed(monkeypatch):
+    monkeypatch.setattr(program, "WIDEST", 0.4)
+    torch.manual_seed(11)
+    full, block = make(Central(False), make_codes(2), make_layout())
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+    assert "changes most of its positions" in local.coverage.stopped_at[0]
+    assert 0 < local.coverage.share < 1
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     layers=st.lists(layer_specs, min_size=1, max_size=4),
     head=st.sampled_from(["flat", "last", "mean", "max", "adaptive"]),
@@ -242,8 +265,8 @@ def test_only_what_the_outputs_depend_on_is_computed(strands):
     full, block = make(Central(strands), make_codes(2), make_layout())
     local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
-    program = next(iter(local._programs.values()))
-    widths = [state.window.width for node, state in program._plan.states.items() if node in program._plan.sliding]
+    plan = next(iter(local._programs.values()))._plan
+    widths = [state.window.width for node, state in plan.states.items() if node in plan.sliding]
     # The last of them could change at all 24 positions and is read at two.
     assert widths == [3, 5, 9, 17, 2]
 

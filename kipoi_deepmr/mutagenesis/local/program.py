@@ -18,6 +18,7 @@ from kipoi_deepmr.mutagenesis.local.windows import Window
 
 aten = torch.ops.aten
 ALLELES = 3
+WIDEST = 0.4
 _PRODUCTS = (aten.convolution.default, aten.addmm.default, aten.mm.default)
 
 
@@ -97,6 +98,7 @@ class LocalProgram:
             try:
                 plan.states[node], self._steps[node] = self._follow(node)
             except Unsupported as reason:
+                plan.sliding.pop(node, None)
                 self._stopped[f"{_name(node)} ({reason})"] = None
                 self._tail.append(node)
         self._frontier = self._find_frontier()
@@ -110,6 +112,12 @@ class LocalProgram:
         if node.target not in RULES:
             raise Unsupported("no rule")
         state, step = RULES[node.target](self._plan, node)
+        if (
+            node.target is aten.convolution.default
+            and isinstance(state, Local)
+            and state.window.width > WIDEST * state.window.length
+        ):
+            raise Unsupported("a mutation changes most of its positions: whole rows are faster")
         expected = shape_of(node)
         given = state.layout.shape if isinstance(state, Local) else state.shape
         if tuple(given) != tuple(expected):
