@@ -1,7 +1,8 @@
 """Saturation in-silico mutagenesis: the 3L mutants of each sequence through thinned networks."""
 
+from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments
 from kipoi_deepmr.mutagenesis.choice import choose_engine
-from kipoi_deepmr.mutagenesis.full import Block, BlockMoments, FullEngine
+from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.local.engine import LocalEngine
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import torch
 
 from kipoi_deepmr.errors import DeepMRError
-from kipoi_deepmr.mutagenesis.full import Block, FullEngine
+from kipoi_deepmr.mutagenesis.blocks import Block
+from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.local.engine import LocalEngine, LocalUnavailable, agrees
 from kipoi_deepmr.mutagenesis.variants import all_variants
 

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.errors import ModelError, PredictionError
+from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments, Coverage, Grid, to_numpy
 from kipoi_deepmr.mutagenesis.graph import Passes, WholePasses, capture
 from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
-from kipoi_deepmr.mutagenesis.variants import ALLELE_COUNT, Variants, all_variants, mutate
+from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import MCDropout
 
 logger = logging.getLogger(__name__)
@@ -23,72 +23,8 @@ logger = logging.getLogger(__name__)
 _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
 _PROBE = 4
-_ROUNDING = 16 * float(np.finfo(np.float32).eps)
-_RESOLUTION = 1e-6
 _Result = TypeVar("_Result")
 _PROBE_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of a network is computed locally.
-
-    Attributes
-    ----------
-    share : float
-        Share of the network's multiply-adds in operations that are followed locally, 0 to 1.
-    stopped_at : tuple of str
-        Operations that could not be followed, with the reason; from each on the network runs whole.
-    """
-
-    share: float
-    stopped_at: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some sequences, to be mutated together.
-
-    Attributes
-    ----------
-    names : sequence of str
-        Coordinates of each sequence: they decide its draws.
-    codes : numpy.ndarray, shape=(sequence, length), int8
-        Reference bases, 0 to 3 for A, C, G, T; -1 where unknown.
-    sequence : torch.Tensor, shape=(sequence, ...)
-        One-hot references on the device.
-    others : tuple of torch.Tensor, sequences first
-        The model's other inputs.
-    """
-
-    names: Sequence[str]
-    codes: NDArray[np.int8]
-    sequence: Tensor
-    others: tuple[Tensor, ...] = ()
-
-
-@dataclass(frozen=True)
-class BlockMoments:
-    """Moments over draws of a block, float64.
-
-    Attributes
-    ----------
-    mean, squares : numpy.ndarray, shape=(sequence, position, allele, column)
-        Mean and sum of squared deviations over draws of mutant minus reference; NaN where there is no mutant.
-    cross : numpy.ndarray, shape=(sequence, position, allele, exposure, outcome)
-        Sums of cross products of deviations.
-    reference_mean, reference_squares : numpy.ndarray, shape=(sequence, column)
-        The same of the reference predictions.
-    draws : int
-        Number of draws.
-    """
-
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    cross: NDArray[np.float64]
-    reference_mean: NDArray[np.float64]
-    reference_squares: NDArray[np.float64]
-    draws: int
 
 
 @dataclass
@@ -197,11 +133,11 @@ class FullEngine:
         with torch.inference_mode():
             references, reference = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
-            grid = _Grid(len(block.codes), positions, len(self.columns), self.exposures)
+            grid = Grid(len(block.codes), positions, len(self.columns), self.exposures)
             for chunk, moments, moved in self._chunks(block, variants, references, progress):
                 grid.put(chunk, moments, moved)
-            grid.settle(_numpy(references.abs().amax(0)))
-        return BlockMoments(*grid.arrays(), _numpy(reference.mean), _numpy(reference.squares), self.count)
+            grid.settle(to_numpy(references.abs().amax(0)))
+        return BlockMoments(*grid.arrays(), to_numpy(reference.mean), to_numpy(reference.squares), self.count)
 
     def time(self, block: Block, positions: range, batches: int, draws: int | None = None) -> tuple[float, int]:
         """Time a few batches of a run, after one to warm up, with all draws or some.
@@ -395,44 +331,6 @@ class FullEngine:
             yield start, min(start + size, rows)
 
 
-class _Grid:
-    """Collects the moments of variants on (sequence, position, allele), NaN where there is no mutant."""
-
-    def __init__(self, sequences: int, positions: range, columns: int, exposures: int) -> None:
-        shape = (sequences, len(positions), ALLELE_COUNT)
-        self._start = positions.start
-        self._mean = np.full((*shape, columns), np.nan)
-        self._squares = np.full((*shape, columns), np.nan)
-        self._cross = np.full((*shape, exposures, columns - exposures), np.nan)
-        self._moved = np.full((*shape, columns), np.nan)
-
-    def put(self, chunk: Variants, moments: Moments, moved: Tensor) -> None:
-        where = (_numpy(chunk.sequence), _numpy(chunk.position) - self._start, _numpy(chunk.allele))
-        self._mean[where] = _numpy(moments.mean)
-        self._squares[where] = _numpy(moments.squares)
-        self._cross[where] = _numpy(moments.cross)
-        self._moved[where] = _numpy(moved)
-
-    def settle(self, references: NDArray[np.float64]) -> None:
-        """Set effects to zero that are rounding: no draw moved the prediction beyond what float32 resolves.
-
-        Parameters
-        ----------
-        references
-            Largest reference prediction of each sequence and column.
-        """
-        largest = np.nanmax(self._moved, axis=(1, 2), initial=0.0)
-        floor = np.maximum(_ROUNDING * np.abs(references), _RESOLUTION * largest)
-        still = self._moved <= floor[:, None, None]
-        exposures = self._cross.shape[-2]
-        self._mean[still] = 0.0
-        self._squares[still] = 0.0
-        self._cross[still[..., :exposures, None] | still[..., None, exposures:]] = 0.0
-
-    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        return self._mean, self._squares, self._cross
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether torch ran out of memory, on a GPU or on the CPU (where it raises a plain RuntimeError)."""
     return (
@@ -448,8 +346,3 @@ def _padded(rows: int, batch_size: int) -> int:
 
 def _accumulator(block: Block) -> torch.dtype:
     return torch.float32 if block.sequence.device.type == "mps" else torch.float64
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = tensor.cpu().numpy()
-    return array

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.full import Block, Coverage, FullEngine
+from kipoi_deepmr.mutagenesis.blocks import Block, Coverage
+from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.graph import Passes, mask_tensors, trace
 from kipoi_deepmr.mutagenesis.local.program import ALLELES, LocalProgram
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants

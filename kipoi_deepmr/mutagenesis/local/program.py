@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.full import Coverage
+from kipoi_deepmr.mutagenesis.blocks import Coverage
 from kipoi_deepmr.mutagenesis.graph import reached
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
 from kipoi_deepmr.mutagenesis.local.rules import RULES, shape_of
