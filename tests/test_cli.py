@@ -424,7 +424,7 @@ def test_times_in_words():
         0: "0.1 s", 59.94: "59.9 s", 59.97: "1.0 min", 119: "2.0 min", 3599: "1 h 0 min", 7199: "2 h 0 min",
         86399: "1 d 0 h", 172799: "2 d 0 h", 90000: "1 d 1 h",
     }  # fmt: skip
-    assert {seconds: cli.duration(seconds) for seconds in words} == words
+    assert {seconds: cli.check.duration(seconds) for seconds in words} == words
 
 
 def test_control_c_exits_130_and_the_run_resumes(folder):

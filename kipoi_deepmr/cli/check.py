@@ -1,0 +1,66 @@
+"""``kipoi deepmr check``: a configuration tried without a long run."""
+
+import argparse
+import json
+from typing import Any
+
+from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(commands, "check", run, "validate a configuration and estimate the time, without a long run")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+    add_computing(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from kipoi_deepmr.config import load_config
+    from kipoi_deepmr.pipeline import check
+
+    report = check(
+        load_config(args.config), device=args.device, batch_size=args.batch_size, num_workers=args.num_workers
+    ).as_dict()
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return 0
+    notes = report.pop("notes")
+    print(_in_words(report))
+    for note in notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    lines = [
+        f"{'model':<12}{report['model']}",
+        f"{'layout':<12}{report['layout']}",
+        f"{'device':<12}{report['device']}",
+    ]
+    for side in ("exposures", "outcomes"):
+        for number, (name, task) in enumerate(report[side].items()):
+            peaks = f", {task['sequences']} sequences of {task['peaks']}" if "peaks" in task else ""
+            lines.append(f"{side if number == 0 else '':<12}{name}: output {task['index']} {task['task']}{peaks}")
+    for number, site in enumerate(report["dropout"]):
+        lines.append(f"{'dropout' if number == 0 else '':<12}{site}")
+    lines += [
+        f"{'engine':<12}{report['engine']}, batches of {report['batch_size']} mutants, "
+        f"{100 * report['coverage']:.0f}% of the multiply-adds in layers computed locally",
+        *(f"{'':<12}runs whole from {operation}" for operation in report["runs_whole_from"]),
+        f"{'size':<12}{report['sequences']} sequences x {report['positions']} positions = {report['mutants']:,} mutants "
+        f"x {report['draws']} draws; the store takes up to {report['store_bytes'] / 2**20:,.1f} MiB",
+        f"{'time':<12}{report['milliseconds']:.3g} ms per mutant and draw: {duration(report['estimated_seconds'])} in all",
+    ]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as ``2 h 5 min``."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24} h"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds / 60:.1f} min" if seconds >= 59.95 else f"{max(seconds, 0.1):.1f} s"
