@@ -8,7 +8,7 @@ import numpy.typing as npt
 from kipoi_deepmr.mr._design import build_design, correlate, keep_zero_outcomes, penalize_residuals
 from kipoi_deepmr.mr._inputs import FloatArray, IntArray, read_associations
 from kipoi_deepmr.mr._regression import chi2_pvalue, interval, pvalue, with_intercept
-from kipoi_deepmr.mr.diagnostics import i2_gx
+from kipoi_deepmr.mr._strength import i2_gx
 from kipoi_deepmr.mr.ivw import check_options
 
 

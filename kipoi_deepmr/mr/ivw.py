@@ -16,7 +16,7 @@ from kipoi_deepmr.mr._inputs import (
     read_associations,
 )
 from kipoi_deepmr.mr._regression import chi2_pvalue, dot, interval, pvalue, through_origin
-from kipoi_deepmr.mr.diagnostics import mean_f_statistic
+from kipoi_deepmr.mr._strength import mean_f_statistic
 
 _FIXED_BELOW = 4
 

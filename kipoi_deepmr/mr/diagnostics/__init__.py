@@ -1,0 +1,7 @@
+"""What to look at beside an estimate: strength, heterogeneity, influence, outliers and direction of the instruments."""
+
+from kipoi_deepmr.mr._strength import f_statistics, i2_gx, mean_f_statistic
+from kipoi_deepmr.mr.diagnostics.heterogeneity import CochranQ, cochran_q
+from kipoi_deepmr.mr.diagnostics.rucker import RuckerQ, rucker_q
+
+__all__ = ["CochranQ", "RuckerQ", "cochran_q", "f_statistics", "i2_gx", "mean_f_statistic", "rucker_q"]
