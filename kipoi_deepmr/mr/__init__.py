@@ -5,5 +5,17 @@ from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
 from kipoi_deepmr.mr.egger import EggerResult, egger
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
+from kipoi_deepmr.mr.ratio import RatioResult, ratio
 
-__all__ = ["CochranQ", "EggerResult", "IVWResult", "RuckerQ", "Status", "diagnostics", "egger", "ivw"]
+__all__ = [
+    "CochranQ",
+    "EggerResult",
+    "IVWResult",
+    "RatioResult",
+    "RuckerQ",
+    "Status",
+    "diagnostics",
+    "egger",
+    "ivw",
+    "ratio",
+]
