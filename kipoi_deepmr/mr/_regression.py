@@ -43,7 +43,7 @@ def through_origin(design: Design) -> Fit:
     slope = dot(design.x, design.y) / sxx
     residual = design.x * -slope[..., None]
     residual += design.y
-    status = _status(design, 1, sxx == 0, slope)
+    status = fit_status(design.invalid, design.n_used, 1, sxx == 0, slope)
     nothing = np.full(slope.shape, np.nan)
     return Fit(
         slope=_blank(slope, status),
@@ -65,15 +65,14 @@ def with_intercept(design: Design) -> Fit:
     x = design.sign * -mean_x[..., None]
     x += design.x
     sxx = dot(x, x)
-    slope = dot(x, design.y) / sxx
-    intercept = mean_y - slope * mean_x
     residual = design.sign * -mean_y[..., None]
     residual += design.y
+    slope = dot(x, residual) / sxx
+    intercept = mean_y - slope * mean_x
     x *= -slope[..., None]
     residual += x
     size = np.sqrt(dot(design.x, design.x))
-    collinear = np.isfinite(size) & ~(np.sqrt(sxx) > _COLLINEAR * size)
-    status = _status(design, 3, collinear, slope)
+    status = fit_status(design.invalid, design.n_used, 3, is_collinear(sxx, size), slope)
     return Fit(
         slope=_blank(slope, status),
         slope_se=_blank(1 / np.sqrt(sxx), status),
@@ -84,6 +83,25 @@ def with_intercept(design: Design) -> Fit:
         df=design.n_used - 2,
         status=status,
     )
+
+
+def is_collinear(sxx: FloatArray, size: FloatArray) -> BoolArray:
+    """Return where a centred sum of squares is no more than rounding beside the column's norm `size`."""
+    return np.asarray(np.isfinite(size) & ~(np.sqrt(sxx) > _COLLINEAR * size), dtype=np.bool_)
+
+
+def fit_status(
+    invalid: IntArray, n_used: IntArray, needed: int, no_variation: BoolArray, slope: FloatArray
+) -> IntArray:
+    """Return the `Status` of a fit: the first of its reasons to have no answer."""
+    reasons = [
+        (invalid != Status.OK, invalid),
+        (n_used < needed, Status.TOO_FEW_INSTRUMENTS),
+        (no_variation, Status.NO_EXPOSURE_VARIATION),
+        (~np.isfinite(slope), Status.NOT_FINITE),
+    ]
+    conditions, codes = zip(*reasons, strict=True)
+    return np.asarray(np.select(conditions, codes, Status.OK), dtype=np.int64)
 
 
 def chi2_pvalue(statistic: FloatArray, df: IntArray) -> FloatArray:
@@ -134,14 +152,3 @@ def _underdispersed(rse: FloatArray | None) -> BoolArray:
 
 def _blank(values: FloatArray, status: IntArray) -> FloatArray:
     return np.where(status == Status.OK, values, np.nan)
-
-
-def _status(design: Design, needed: int, no_variation: BoolArray, slope: FloatArray) -> IntArray:
-    reasons = [
-        (design.invalid != Status.OK, design.invalid),
-        (design.n_used < needed, Status.TOO_FEW_INSTRUMENTS),
-        (no_variation, Status.NO_EXPOSURE_VARIATION),
-        (~np.isfinite(slope), Status.NOT_FINITE),
-    ]
-    conditions, codes = zip(*reasons, strict=True)
-    return np.asarray(np.select(conditions, codes, Status.OK), dtype=np.int64)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from kipoi_deepmr.mr._design import Design, build_design, correlate, read_correlation, whiten
 from kipoi_deepmr.mr._inputs import (
     Associations,
+    BoolArray,
     FloatArray,
     IntArray,
     Status,
@@ -132,7 +133,7 @@ def ivw(
         design = correlate(design, data, correlation, orient=False)
     fit = through_origin(design)
 
-    random = np.asarray(design.n_instruments >= _FIXED_BELOW if model == "default" else model == "random")
+    random = is_random(model, design.n_instruments)
     se = fit.slope_se * np.where(random, np.maximum(fit.rse, 1), 1.0)
     t_df = design.n_instruments - 1 if distribution == "t-dist" else None
     ci_low, ci_high = interval(fit.slope, se, alpha=alpha, df=t_df)
@@ -151,6 +152,11 @@ def ivw(
         f_statistic=f_statistic,
         status=fit.status,
     )
+
+
+def is_random(model: str, n_instruments: IntArray) -> BoolArray:
+    """Return where the standard error is multiplied by max(RSE, 1)."""
+    return np.asarray(n_instruments >= _FIXED_BELOW if model == "default" else model == "random", dtype=np.bool_)
 
 
 def check_options(

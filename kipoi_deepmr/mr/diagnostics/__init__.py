@@ -2,6 +2,17 @@
 
 from kipoi_deepmr.mr._strength import f_statistics, i2_gx, mean_f_statistic
 from kipoi_deepmr.mr.diagnostics.heterogeneity import CochranQ, cochran_q
+from kipoi_deepmr.mr.diagnostics.leave_one_out import LeaveOneOut, leave_one_out
 from kipoi_deepmr.mr.diagnostics.rucker import RuckerQ, rucker_q
 
-__all__ = ["CochranQ", "RuckerQ", "cochran_q", "f_statistics", "i2_gx", "mean_f_statistic", "rucker_q"]
+__all__ = [
+    "CochranQ",
+    "LeaveOneOut",
+    "RuckerQ",
+    "cochran_q",
+    "f_statistics",
+    "i2_gx",
+    "leave_one_out",
+    "mean_f_statistic",
+    "rucker_q",
+]
