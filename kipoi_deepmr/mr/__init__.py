@@ -1,21 +1,25 @@
 """Mendelian-randomization estimators: pure functions of arrays (..., J), batched over the leading axes."""
 
-from kipoi_deepmr.mr import diagnostics
 from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
 from kipoi_deepmr.mr.egger import EggerResult, egger
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
+from kipoi_deepmr.mr.maximum_likelihood import MaximumLikelihoodResult, maximum_likelihood
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
+
+from kipoi_deepmr.mr import diagnostics
 
 __all__ = [
     "CochranQ",
     "EggerResult",
     "IVWResult",
+    "MaximumLikelihoodResult",
     "RatioResult",
     "RuckerQ",
     "Status",
     "diagnostics",
     "egger",
     "ivw",
+    "maximum_likelihood",
     "ratio",
 ]

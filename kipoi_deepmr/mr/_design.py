@@ -57,6 +57,23 @@ def build_design(data: Associations, *, weights: str, psi: npt.ArrayLike, penali
     return _columns(data, precision, used, present, _reasons(negative | zero, infinite))
 
 
+def build_two_error_design(data: Associations, psi: FloatArray | None = None) -> tuple[Design, FloatArray]:
+    """Return the design for estimators that count the error of the exposure, and bxse / byse (0 where not used).
+
+    A variant is absent where any of its four numbers, or psi, is NaN. A fit with invalid input has no used variants.
+    """
+    missing = np.isnan(data.bxse) if psi is None else np.isnan(data.bxse) | np.isnan(psi)
+    complete = replace(data, bx=np.where(missing, np.nan, data.bx))
+    design = build_design(complete, weights="simple", psi=0.0, penalized=False)
+    endless = (design.present & np.isinf(data.bxse)).any(axis=-1) & (design.invalid == Status.OK)
+    invalid = np.asarray(np.where(endless, Status.INVALID_STANDARD_ERROR, design.invalid), dtype=np.int64)
+    used = design.used & (invalid == Status.OK)[..., None]
+    x, y, sign, spread = (
+        np.where(used, part, 0.0) for part in (design.x, design.y, design.sign, data.bxse / data.byse)
+    )
+    return replace(design, x=x, y=y, sign=sign, used=used, invalid=invalid), spread
+
+
 def keep_zero_outcomes(design: Design, data: Associations) -> Design:
     """Return the design for MR-Egger: a variant with bx = 0 has no orientation and becomes the point (0, 0)."""
     unoriented = data.bx == 0

@@ -26,13 +26,19 @@ class Status(enum.IntEnum):
     NO_EXPOSURE_VARIATION
         The exposure effects carry no information: all zero (IVW) or all of one size (MR-Egger).
     INVALID_STANDARD_ERROR
-        A standard error is negative, or the variance of an outcome effect is zero.
+        A standard error is negative, the variance of an outcome effect is zero, or the error of an exposure effect
+        is infinite where it enters the estimate.
     INVALID_EFFECT
         An effect is infinite.
     INVALID_CORRELATION
         The correlation matrix of the instruments is not finite, symmetric and positive definite.
     NOT_FINITE
         The arithmetic overflowed: the effects or standard errors are outside the range of float64 squares.
+    TOO_FEW_DRAWS
+        Fewer draws than cross-fitting needs: 3, and 4 where weights, signs or instruments come from held-out draws.
+    WEAK_INSTRUMENTS
+        The exposure effects cannot be told from their errors: the debiased denominator is not positive at the
+        two-sided level 0.05.
     """
 
     OK = 0
@@ -42,6 +48,8 @@ class Status(enum.IntEnum):
     INVALID_EFFECT = 4
     INVALID_CORRELATION = 5
     NOT_FINITE = 6
+    TOO_FEW_DRAWS = 7
+    WEAK_INSTRUMENTS = 8
 
 
 @dataclass(frozen=True, eq=False)
