@@ -1,6 +1,7 @@
 """Mendelian-randomization estimators: pure functions of arrays (..., J), batched over the leading axes."""
 
 from kipoi_deepmr.mr._inputs import Status
+from kipoi_deepmr.mr.clustered import ClusteredResult, clustered_egger, clustered_ivw
 from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
 from kipoi_deepmr.mr.egger import EggerResult, egger
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
@@ -10,6 +11,7 @@ from kipoi_deepmr.mr.ratio import RatioResult, ratio
 from kipoi_deepmr.mr import diagnostics
 
 __all__ = [
+    "ClusteredResult",
     "CochranQ",
     "EggerResult",
     "IVWResult",
@@ -17,6 +19,8 @@ __all__ = [
     "RatioResult",
     "RuckerQ",
     "Status",
+    "clustered_egger",
+    "clustered_ivw",
     "diagnostics",
     "egger",
     "ivw",

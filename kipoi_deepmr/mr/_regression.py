@@ -115,7 +115,7 @@ def interval(
     se: FloatArray,
     *,
     alpha: float,
-    df: IntArray | None = None,
+    df: IntArray | FloatArray | None = None,
     rse: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the ends of the 1 - alpha interval: normal without `df`, else Student t.
@@ -132,7 +132,7 @@ def interval(
 
 
 def pvalue(
-    estimate: FloatArray, se: FloatArray, *, df: IntArray | None = None, rse: FloatArray | None = None
+    estimate: FloatArray, se: FloatArray, *, df: IntArray | FloatArray | None = None, rse: FloatArray | None = None
 ) -> FloatArray:
     """Return the two-sided p-value, from the tail function; arguments as in `interval`."""
     z = np.abs(estimate / se)
