@@ -1,14 +1,14 @@
 """Mendelian-randomization estimators: pure functions of arrays (..., J), batched over the leading axes."""
 
+from kipoi_deepmr.mr import diagnostics
 from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.clustered import ClusteredResult, clustered_egger, clustered_ivw
 from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
 from kipoi_deepmr.mr.egger import EggerResult, egger
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
 from kipoi_deepmr.mr.maximum_likelihood import MaximumLikelihoodResult, maximum_likelihood
+from kipoi_deepmr.mr.median import MedianResult, penalized_weighted_median, simple_median, weighted_median
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
-
-from kipoi_deepmr.mr import diagnostics
 
 __all__ = [
     "ClusteredResult",
@@ -16,6 +16,7 @@ __all__ = [
     "EggerResult",
     "IVWResult",
     "MaximumLikelihoodResult",
+    "MedianResult",
     "RatioResult",
     "RuckerQ",
     "Status",
@@ -25,5 +26,8 @@ __all__ = [
     "egger",
     "ivw",
     "maximum_likelihood",
+    "penalized_weighted_median",
     "ratio",
+    "simple_median",
+    "weighted_median",
 ]

@@ -1,0 +1,75 @@
+"""Many fits in bounded memory: blocks of rows, and the seeded parametric bootstrap over blocks of draws."""
+
+from collections.abc import Callable, Iterator
+from numbers import Integral
+
+import numpy as np
+
+from kipoi_deepmr.mr._inputs import FloatArray
+
+# Elements of a tile that stays in the cache of a core, of the normal draws, and of the estimates held at once.
+_TILE = 2**15
+_NORMALS = 2**21
+_HELD = 2**23
+
+
+def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield slices of rows that hold about 2 million elements each."""
+    step = max(1, _NORMALS // max(1, n_columns))
+    for first in range(0, n_rows, step):
+        yield slice(first, min(first + step, n_rows))
+
+
+def check_bootstrap(n_boot: int, seed: int) -> None:
+    """Raise ValueError unless the number of draws and the seed can be used."""
+    if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 0 or n_boot == 1:
+        raise ValueError(f"n_boot={n_boot!r} must be 0 (no standard errors) or an integer of at least 2")
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed={seed!r} must be an integer of at least 0")
+
+
+def bootstrap(
+    estimate: Callable[[slice, FloatArray], FloatArray],
+    spread: Callable[[FloatArray], FloatArray],
+    *,
+    n_fits: int,
+    n_variants: int,
+    normals: int,
+    n_boot: int,
+    seed: int,
+) -> FloatArray:
+    """Return the spread over draws of every fit's estimate.
+
+    `estimate` maps a slice of fits and standard normal draws (draws, normals, variants) to (fits, draws). All fits
+    see the same normal draws, so that the answer for one does not depend on which others are in the batch.
+    """
+    result = np.full(n_fits, np.nan)
+    if n_boot == 0 or n_variants == 0:
+        return result
+    held = max(1, _HELD // n_boot)
+    for first in range(0, n_fits, held):
+        last = min(first + held, n_fits)
+        replicates = np.empty((last - first, n_boot))
+        for draws, z in _normal_blocks(n_boot, normals, n_variants, seed):
+            for fits, part in _tiles(last - first, z.shape[0], n_variants):
+                shifted = slice(first + fits.start, first + fits.stop)
+                filled = slice(draws.start + part.start, draws.start + part.stop)
+                replicates[fits, filled] = estimate(shifted, z[part])
+        result[first:last] = spread(replicates)
+    return result
+
+
+def _normal_blocks(n_boot: int, normals: int, n_variants: int, seed: int) -> Iterator[tuple[slice, FloatArray]]:
+    rng = np.random.default_rng(seed)
+    step = max(1, _NORMALS // (normals * n_variants))
+    for first in range(0, n_boot, step):
+        last = min(first + step, n_boot)
+        yield slice(first, last), rng.standard_normal((last - first, normals, n_variants))
+
+
+def _tiles(n_fits: int, n_draws: int, n_variants: int) -> Iterator[tuple[slice, slice]]:
+    wide = max(1, min(n_draws, _TILE // n_variants))
+    high = max(1, _TILE // (wide * n_variants))
+    for fit in range(0, n_fits, high):
+        for draw in range(0, n_draws, wide):
+            yield slice(fit, min(fit + high, n_fits)), slice(draw, min(draw + wide, n_draws))
