@@ -42,6 +42,8 @@ COVERED = {
         *("mr_ivw", "mr_ivw_mre", "mr_ivw_fe", "mr_egger_regression"),
         *("mr_heterogeneity", "mr_pleiotropy_test", "Isq", "mr_two_sample_ml", "mr_singlesnp", "mr_wald_ratio"),
         "mr_leaveoneout",
+        "mr_rucker",
+        "mr_rucker_cooksdistance",
     },
 }
 ELSEWHERE = {
@@ -57,7 +59,7 @@ ELSEWHERE = {
             "mr_mode",
             "directionality_test",
         ),
-        *("mr_rucker", "mr_rucker_cooksdistance", "mr_steiger", "mr_steiger2", "get_r_from_pn", "get_r_from_bsen"),
+        *("mr_steiger", "mr_steiger2", "get_r_from_pn", "get_r_from_bsen"),
         *("steiger_filtering", "mr_raps"),
     },
 }

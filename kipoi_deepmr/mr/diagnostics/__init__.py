@@ -3,16 +3,19 @@
 from kipoi_deepmr.mr._strength import f_statistics, i2_gx, mean_f_statistic
 from kipoi_deepmr.mr.diagnostics.heterogeneity import CochranQ, cochran_q
 from kipoi_deepmr.mr.diagnostics.leave_one_out import LeaveOneOut, leave_one_out
-from kipoi_deepmr.mr.diagnostics.rucker import RuckerQ, rucker_q
+from kipoi_deepmr.mr.diagnostics.rucker import RUCKER_MODELS, RuckerModel, RuckerQ, rucker, rucker_q
 
 __all__ = [
+    "RUCKER_MODELS",
     "CochranQ",
     "LeaveOneOut",
+    "RuckerModel",
     "RuckerQ",
     "cochran_q",
     "f_statistics",
     "i2_gx",
     "leave_one_out",
     "mean_f_statistic",
+    "rucker",
     "rucker_q",
 ]
