@@ -22,6 +22,8 @@ from kipoi_deepmr.errors import StoreError
 EFFECTS_GROUP = "effects"
 LOCAL_GROUP = "local"
 GLOBAL_GROUP = "global"
+REVERSE_GROUP = "reverse"
+_ESTIMATES = (LOCAL_GROUP, GLOBAL_GROUP, REVERSE_GROUP)
 _FILES_PER_VARIABLE = 1000
 _DIGEST = "config_sha256"
 _ESTIMATES_OF = "estimates_of"
@@ -209,7 +211,7 @@ def check_replaceable(path: Path) -> None:
     """
     if not is_store(path):
         raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
-    own = {"zarr.json", EFFECTS_GROUP, LOCAL_GROUP, GLOBAL_GROUP}
+    own = {"zarr.json", EFFECTS_GROUP, *_ESTIMATES}
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own and entry.name[0] != ".")
     if foreign:
         raise StoreError(
@@ -246,15 +248,16 @@ def open_results(path: str | Path) -> xr.DataTree:
         return xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False)
 
 
-def write_estimates(path: Path, local: xr.Dataset, overall: xr.Dataset) -> None:
-    """Write the groups `/local` and `/global`, each replaced as a whole once the new one is complete.
+def write_estimates(path: Path, groups: Mapping[str, xr.Dataset]) -> None:
+    """Replace all estimates of a store once the new ones are complete.
 
     Parameters
     ----------
     path
         The store.
-    local, overall
-        Datasets with the variables of `terms.LOCAL` and `terms.GLOBAL`.
+    groups
+        Datasets by the names of their groups, such as `local` and `reverse/local`. Groups of estimates that are not
+        among them are deleted.
 
     Raises
     ------
@@ -265,15 +268,16 @@ def write_estimates(path: Path, local: xr.Dataset, overall: xr.Dataset) -> None:
     with explained(path, "written"):
         _clear(partial, _ESTIMATES_OF)
         zarr.create_group(partial, attributes={_ESTIMATES_OF: path.name}, zarr_format=3)
-        for name, dataset in ((LOCAL_GROUP, local), (GLOBAL_GROUP, overall)):
-            dataset.to_zarr(partial / name, mode="w", consolidated=False, zarr_format=3)
+        for name, dataset in groups.items():
+            dataset.to_zarr(partial, group=name, mode="a", consolidated=False, zarr_format=3)
         # A process that dies from here on leaves a store without estimates, never old beside new ones.
         _forget_consolidated(path)
-        for name in (LOCAL_GROUP, GLOBAL_GROUP):
+        for name in _ESTIMATES:
             if (path / name).exists():
                 os.replace(path / name, partial / f"old-{name}")
-        for name in (LOCAL_GROUP, GLOBAL_GROUP):
-            os.replace(partial / name, path / name)
+        for name in _ESTIMATES:
+            if (partial / name).exists():
+                os.replace(partial / name, path / name)
         _consolidate(path)
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -117,10 +117,33 @@ GLOBAL: Mapping[str, Term] = {
     "status": Term(_GLOBAL_METHOD, "why an estimate is missing"),
 }
 
+# Variables that stand in `/local` and `/global` when `controls.permuted_exposure` asks for them.
+_PERMUTED = {
+    "permuted_mean": ("mean of the estimates with permuted exposure effects", "ratio"),
+    "permuted_sd": ("SD of the estimates with permuted exposure effects", "ratio"),
+    "permuted_low": ("alpha/2 quantile of the estimates with permuted exposure effects", "ratio"),
+    "permuted_high": ("1 - alpha/2 quantile of the estimates with permuted exposure effects", "ratio"),
+    "permuted_pvalue": ("(1 + permutations whose estimate is as far from 0 as the estimate) / (1 + permutations)", "1"),
+    "n_permuted": ("permutations that gave an estimate", "1"),
+}
+LOCAL_PERMUTED: Mapping[str, Term] = {name: Term(_LOCAL_METHOD, *what) for name, what in _PERMUTED.items()}
+GLOBAL_PERMUTED: Mapping[str, Term] = {name: Term(_GLOBAL_METHOD, *what) for name, what in _PERMUTED.items()}
+
+# Names in `mr: {methods: [...]}`, in the order in which they are listed.
+METHODS: Mapping[str, str] = {
+    "ivw": "inverse-variance weighted, random effects from 4 instruments on (Burgess 2013)",
+    "ivw_fixed": "inverse-variance weighted, fixed effect",
+    "ivw_delta": "IVW whose weights hold the exposure's error and its covariance with the outcome's (Thompson 2016)",
+    "ivw_penalized": "IVW with less weight for outlying ratios (Rees 2019)",
+    "egger": "MR-Egger (Bowden 2015)",
+    "egger_delta": "MR-Egger with delta weights",
+    "egger_penalized": "MR-Egger with less weight for outlying mutations (Rees 2019)",
+}
+
 _SCALE_UNITS = {"identity": "1", "logit": "log odds", "log": "log"}
 
 
-def attributes(term: Term, scale: str, **more: str) -> dict[str, Any]:
+def attributes(term: Term, scale: str, *, reverse: bool = False, **more: str) -> dict[str, Any]:
     """Return the attributes of a variable: long_name, units and the scale of the effects where it has one.
 
     Parameters
@@ -129,17 +152,20 @@ def attributes(term: Term, scale: str, **more: str) -> dict[str, Any]:
         The variable.
     scale
         ``identity``, ``logit`` or ``log``.
+    reverse
+        Whether the effect is that of the outcome on the exposure.
     **more
         Further attributes.
     """
     given = {"long_name": term.long_name}
     unit = _SCALE_UNITS[scale]
+    ratio = "exposure per outcome" if reverse else "outcome per exposure"
     scaled = {
         "exposure": unit,
         "outcome": unit,
         "product": f"({unit})^2" if unit != "1" else "1",
-        "ratio": "outcome per exposure",
-        "ratio squared": "(outcome per exposure)^2",
+        "ratio": ratio,
+        "ratio squared": f"({ratio})^2",
     }
     if term.units:
         given["units"] = scaled.get(term.units, term.units)

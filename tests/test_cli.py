@@ -133,7 +133,12 @@ def test_mr_estimates_again_without_the_model(finished, capsys):
     results = open_results("out.zarr")
     assert results["global"].attrs["tau2_method"] == "DL"
     assert results["global"].attrs["test"] == "knha"
-    assert json.loads(results.attrs["config"])["mr"] == {"methods": ["ivw"], "min_f": 0.5, "alpha": 0.1}
+    assert json.loads(results.attrs["config"])["mr"] == {
+        "methods": ["ivw"],
+        "min_f": 0.5,
+        "alpha": 0.1,
+        "bidirectional": False,
+    }
 
 
 def test_mr_explains_what_is_not_allowed(finished, capsys):
@@ -141,7 +146,9 @@ def test_mr_explains_what_is_not_allowed(finished, capsys):
     assert "Did you mean 'egger'" in fails(capsys, "mr", "out.zarr", "--methods", "eger")
     assert "mr.alpha" in fails(capsys, "mr", "out.zarr", "--alpha", "1.5")
     assert "meta.method" in fails(capsys, "mr", "out.zarr", "--tau2", "XX")
-    assert "meta.test" in fails(capsys, "mr", "out.zarr", "--test", "t")
+    assert "meta.test" in fails(capsys, "mr", "out.zarr", "--test", "knhb")
+    assert "not valid YAML" in fails(capsys, "mr", "out.zarr", "--methods", "{name: x")
+    assert "controls.permuted_exposure" in fails(capsys, "mr", "out.zarr", "--permuted_exposure", "-1")
     assert "mr.min_f" in fails(capsys, "mr", "out.zarr", "--min_f", "-1")
     assert "does not exist" in fails(capsys, "mr", "absent.zarr")
     assert "no store of kipoi_deepmr" in fails(capsys, "mr", ".")

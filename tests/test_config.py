@@ -60,7 +60,7 @@ def test_the_yaml_of_the_design_is_read_in_full(tmp_path):
     assert config.exposures["FOXA1"].occurrence == 1
     assert config.sequences.chromosomes == ["chr8", "chr9"]
     assert config.mutagenesis.positions == "all"
-    assert config.mr.methods == ["egger", "ivw"]
+    assert [method.name for method in config.mr.methods] == ["egger", "ivw"]
 
 
 def test_everything_has_a_default_but_model_tasks_and_sequences(tmp_path):
@@ -163,6 +163,28 @@ def test_an_exposure_called_3_and_one_called_3_in_quotes_are_the_same_twice(tmp_
         ("mr: {methods: [eger]}", "line 6: mr.methods.0: the text 'eger' is not allowed. Did you mean 'egger'?"),
         ("mr: {methods: [egger, egger]}", "each method may be named once"),
         ("mr: {methods: []}", "mr.methods: expected at least one entry"),
+        ("mr: {methods: [3]}", "expected the name of an estimator, or keys such as {name: ivw_t"),
+        ("mr: {methods: [{name: x, estimator: iwv, model: fixed}]}", "Did you mean 'ivw'?"),
+        ("mr: {methods: [{estimator: ivw, model: fixed}]}", "name: expected letters, digits and _"),
+        ("mr: {methods: [{name: a b, estimator: ivw, model: fixed}]}", "found the text 'a b'"),
+        (
+            "mr: {methods: [{name: egger, estimator: ivw, model: fixed}]}",
+            "'egger' is an estimator with its own options",
+        ),
+        ("mr: {methods: [{name: x, estimator: ivw}]}", "no option is given: write ivw alone"),
+        ("mr: {methods: [{name: x, estimator: ivw, modle: fixed}]}", "unknown key 'modle'. Did you mean 'model'?"),
+        (
+            "mr: {methods: [{name: x, estimator: ivw, model: f}]}",
+            "model: the text 'f' is not allowed. Allowed: default",
+        ),
+        ("mr: {methods: [{name: x, estimator: egger, psi: 0.2}]}", "psi: only weights: delta make use of it"),
+        ("mr: {methods: [{name: x, estimator: ivw, psi: 2}]}", "psi: 2 is not allowed. Allowed: stored"),
+        ("mr: {methods: [{name: x, estimator: ivw, robust: 1}]}", "robust: 1 is not allowed. Allowed: true, false"),
+        (
+            "mr: {methods: [ivw, {name: x, estimator: ivw, model: fixed}, {name: x, estimator: ivw, model: random}]}",
+            "each method may be named once",
+        ),
+        ("controls: {permuted_exposure: -1}", "controls.permuted_exposure"),
         ("effects: {scale: logti}", "Did you mean 'logit'? Allowed: identity, logit, log"),
         ("effects: {scale: }", "nothing is not allowed. Allowed: identity, logit, log"),
         ("meta: {method: reml}", "Did you mean 'REML'?"),
@@ -332,3 +354,16 @@ def test_a_config_cannot_be_changed(tmp_path):
     config = load(tmp_path, MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         config.mr.min_f = 3
+
+
+def test_a_method_with_options_is_named_and_dumped_as_it_was_written(tmp_path):
+    text = MINIMAL + "mr: {methods: [ivw, {name: ivw_t, estimator: ivw_delta, distribution: t-dist, psi: 0.5}]}\n"
+    config = load(tmp_path, text)
+    own = config.mr.methods[1]
+    assert (own.name, own.estimator, own.options) == ("ivw_t", "ivw_delta", {"distribution": "t-dist", "psi": 0.5})
+    dumped = json.loads(config.canonical())
+    assert dumped["mr"]["methods"] == [
+        "ivw",
+        {"name": "ivw_t", "estimator": "ivw_delta", "distribution": "t-dist", "psi": 0.5},
+    ]
+    assert parse_config(dumped, tmp_path).canonical() == config.canonical()

@@ -66,7 +66,7 @@ def make_estimates(value=1.0, methods=("egger", "ivw")):
     shape = [SIZES[dim] for dim in terms.LOCAL_DIMS] + [len(methods)]
     local = xr.Dataset({"estimate": ((*terms.LOCAL_DIMS, "method"), np.full(shape, value))}, {"method": text(methods)})
     overall = local.isel(sequence=0, drop=True)
-    return local, overall
+    return {"local": local, "global": overall}
 
 
 def make_store(path, **sizes):
@@ -295,7 +295,7 @@ def test_a_folder_of_the_user_beside_the_store_is_never_deleted(tmp_path, end):
     (mine / "thesis.tex").write_text("mine")
     with pytest.raises(StoreError, match=rf"out.zarr{end} is in the way"):
         if end == ".estimates":
-            write_estimates(path, *make_estimates())
+            write_estimates(path, make_estimates())
         else:
             Cube.create(path, make_template(), overwrite=True)
     assert (mine / "thesis.tex").read_text() == "mine"
@@ -317,7 +317,7 @@ def test_what_a_killed_process_left_beside_the_store_is_cleared(tmp_path, kind):
     else:
         zarr.create_group(leftover, attributes={"estimates_of": "out.zarr"})
     if kind == "estimates":
-        write_estimates(path, *make_estimates())
+        write_estimates(path, make_estimates())
     else:
         Cube.create(path, make_template(), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
@@ -326,8 +326,8 @@ def test_what_a_killed_process_left_beside_the_store_is_cleared(tmp_path, kind):
 def test_estimates_are_replaced_as_a_whole(tmp_path):
     path = tmp_path / "out.zarr"
     make_store(path)
-    write_estimates(path, *make_estimates(1.0))
-    write_estimates(path, *make_estimates(2.0, methods=("ivw",)))
+    write_estimates(path, make_estimates(1.0))
+    write_estimates(path, make_estimates(2.0, methods=("ivw",)))
     tree = plain(path)
     assert tree["local"].sizes["method"] == tree["global"].sizes["method"] == 1
     assert (tree["local"]["estimate"] == 2).all()
@@ -337,12 +337,12 @@ def test_estimates_are_replaced_as_a_whole(tmp_path):
 def test_estimates_stay_when_new_ones_do_not_fit_on_the_disk(tmp_path, monkeypatch):
     path = tmp_path / "out.zarr"
     make_store(path)
-    write_estimates(path, *make_estimates(1.0))
+    write_estimates(path, make_estimates(1.0))
     before = files(path)
     with monkeypatch.context() as patch:
         failing_writes(patch, OSError(errno.ENOSPC, "No space left on device"), "estimate/c")
         with pytest.raises(StoreError, match="disk is full"):
-            write_estimates(path, *make_estimates(2.0))
+            write_estimates(path, make_estimates(2.0))
     assert files(path) == before
 
 
@@ -354,7 +354,7 @@ class Died(BaseException):
 def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monkeypatch, step):
     path = tmp_path / "out.zarr"
     make_store(path)
-    write_estimates(path, *make_estimates(1.0))
+    write_estimates(path, make_estimates(1.0))
     original, count = os.replace, itertools.count()
 
     def replace(old, new):
@@ -370,7 +370,7 @@ def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monk
         if step == 4:
             patch.setattr(cube, "_consolidate", consolidate)
         with pytest.raises(Died):
-            write_estimates(path, *make_estimates(2.0, methods=("ivw",)))
+            write_estimates(path, make_estimates(2.0, methods=("ivw",)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tree = open_results(path)
@@ -379,7 +379,7 @@ def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monk
     for name in ("local", "global"):
         if name in tree.children:
             assert tree[name].sizes["method"] == (1 if found == {2.0} else 2)
-    write_estimates(path, *make_estimates(3.0))
+    write_estimates(path, make_estimates(3.0))
     assert float(plain(path)["global"]["estimate"].min()) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
 
@@ -387,7 +387,7 @@ def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monk
 def test_consolidated_metadata_is_what_the_folders_hold(tmp_path):
     path = tmp_path / "out.zarr"
     _, store = make_store(path)
-    write_estimates(path, *make_estimates())
+    write_estimates(path, make_estimates())
     store.note("one", engine="full")
     store.note("two")
     gathered = json.loads((path / "zarr.json").read_text())["consolidated_metadata"]["metadata"]

@@ -633,7 +633,7 @@ def test_estimates_come_in_blocks_of_bounded_memory(finished, monkeypatch):
     store = finished.parent / "out.zarr"
     before = plain(store)["local"].to_dataset().load()
     sizes = []
-    from kipoi_deepmr.pipeline import estimate as stage
+    from kipoi_deepmr.pipeline import summary as stage
 
     original = stage.instruments.select
 
@@ -641,7 +641,7 @@ def test_estimates_come_in_blocks_of_bounded_memory(finished, monkeypatch):
         sizes.append(bx.shape[1])
         return original(bx, *args, **kwargs)
 
-    monkeypatch.setattr(stage, "_BLOCK_ELEMENTS", 2 * 8 * 4)
+    monkeypatch.setattr(stage, "_BLOCK_ELEMENTS", 2 * 8 * 3)
     monkeypatch.setattr(stage.instruments, "select", select)
     after = re_estimate(store)["local"].to_dataset().load()
     assert sizes == [2, 1, 2]

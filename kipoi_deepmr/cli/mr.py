@@ -4,19 +4,39 @@ import argparse
 from typing import Any
 
 from kipoi_deepmr.cli.arguments import add_command
+from kipoi_deepmr.terms import METHODS
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "mr", run, "estimate again from stored effects; needs no model")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "methods:\n" + "\n".join(f"  {name:<28}{what}" for name, what in METHODS.items())
     parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
     parser.add_argument(
-        "--methods", nargs="+", metavar="METHOD", help="estimators: egger, ivw (default: as in the store)"
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help="names from the list below, or '{name: ivw_t, estimator: ivw, distribution: t-dist}' "
+        "(default: as in the store)",
     )
     parser.add_argument("--min_f", "--min-f", type=float, help="leave out mutations with (effect/SE)^2 below this")
     parser.add_argument("--alpha", type=float, help="1 - confidence level")
-    parser.add_argument("--tau2", metavar="METHOD", help="estimator of tau2: REML, DL, PM, ML or FE")
-    parser.add_argument("--test", metavar="TEST", help="test of the global effect: z or knha (Knapp-Hartung)")
+    parser.add_argument(
+        "--bidirectional",
+        action=argparse.BooleanOptionalAction,
+        help="estimate the effects of the outcomes on the exposures, too",
+    )
+    parser.add_argument("--tau2", metavar="METHOD", help="estimator of tau2: REML, DL, PM, ML, EB, HE, SJ, HS or FE")
+    parser.add_argument("--test", metavar="TEST", help="test of the global effect: z, t, knha (Knapp-Hartung) or adhoc")
+    parser.add_argument(
+        "--permuted_exposure",
+        "--permuted-exposure",
+        type=int,
+        metavar="N",
+        help="permute the exposure effects of each sequence N times and estimate again",
+    )
+    parser.add_argument("--seed", type=int, help="seed of the permutations")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,12 +44,32 @@ def run(args: argparse.Namespace) -> int:
     from kipoi_deepmr.pipeline import re_estimate
     from kipoi_deepmr.tables import terminal_table
 
-    mr = {"methods": args.methods, "min_f": args.min_f, "alpha": args.alpha}
-    meta = {"method": args.tau2, "test": args.test}
-    results = re_estimate(
-        args.store,
-        mr={key: value for key, value in mr.items() if value is not None},
-        meta={key: value for key, value in meta.items() if value is not None},
-    )
-    print(terminal_table(results))
+    changes = {
+        "mr": {
+            "methods": args.methods and [_method(text) for text in args.methods],
+            "min_f": args.min_f,
+            "alpha": args.alpha,
+            "bidirectional": args.bidirectional,
+        },
+        "meta": {"method": args.tau2, "test": args.test},
+        "controls": {"permuted_exposure": args.permuted_exposure, "seed": args.seed},
+    }
+    given = {
+        section: {key: value for key, value in keys.items() if value is not None} for section, keys in changes.items()
+    }
+    print(terminal_table(re_estimate(args.store, **given)))
     return 0
+
+
+def _method(text: str) -> Any:
+    """Return a name as it is, and keys in braces as YAML reads them."""
+    if not text.lstrip().startswith("{"):
+        return text
+    import yaml
+
+    from kipoi_deepmr.errors import ConfigError
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--methods {text}: not valid YAML: {' '.join(str(error).split())}") from error

@@ -1,14 +1,13 @@
 """The YAML file as typed sections: load, validate, explain what is wrong, dump canonically."""
 
+from kipoi_deepmr.config.estimation import ControlsSection, MetaSection, Method, MRSection
 from kipoi_deepmr.config.reading import load_config, parse_config
 from kipoi_deepmr.config.sections import (
     Config,
     DataloaderSection,
     EffectsSection,
     Exposure,
-    MetaSection,
     ModelSection,
-    MRSection,
     MutagenesisSection,
     SequencesSection,
     Task,
@@ -17,11 +16,13 @@ from kipoi_deepmr.config.sections import (
 
 __all__ = [
     "Config",
+    "ControlsSection",
     "DataloaderSection",
     "EffectsSection",
     "Exposure",
     "MRSection",
     "MetaSection",
+    "Method",
     "ModelSection",
     "MutagenesisSection",
     "SequencesSection",

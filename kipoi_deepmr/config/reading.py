@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kipoi_deepmr.config.sections import Config, FaultAt, Task, describe
+from kipoi_deepmr.config.sections import Config, Task
+from kipoi_deepmr.config.values import FaultAt, describe
 from kipoi_deepmr.errors import ConfigError, suggestion
 
 _EXPONENT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")

@@ -2,83 +2,28 @@
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     StrictBool,
     StrictInt,
     StrictStr,
-    field_validator,
     model_validator,
 )
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
-
-
-class FaultAt(ValueError):
-    """A fault that stands elsewhere than at the section that finds it.
-
-    Parameters
-    ----------
-    location
-        Keys that lead to it.
-    text
-        What is wrong.
-    """
-
-    def __init__(self, location: tuple[str, ...], text: str) -> None:
-        super().__init__(text)
-        self.location = location
-
-
-def describe(value: object) -> str:
-    """Say what stands in the file where something else was expected."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return f"the text '{value}'" if value else "an empty text"
-    named = {dict: "keys", list: "a list", bool: str(value).lower()}
-    return named.get(type(value), f"{value!r}")
-
-
-def _bytes(size: str) -> int | None:
-    match = _SIZE.fullmatch(size.strip())
-    if match is None:
-        return None
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
-
-
-def _size(value: Any) -> str:
-    if not isinstance(value, str) or (value != "auto" and not _bytes(value)):
-        raise ValueError(f"write a size such as 2GiB or 512MiB, or auto; found {describe(value)}")
-    return value
+from kipoi_deepmr.config.estimation import ControlsSection, MetaSection, MRSection
+from kipoi_deepmr.config.values import FaultAt, Name, Number, Positions, Section, Size, Text, describe, size_in_bytes
 
 
 def _available_method(value: str) -> str:
     if value == "ensemble":
         raise ValueError("ensembles are not available in this version: use mc_dropout")
-    return value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("the text is empty")
-    return value
-
-
-def _name(value: str) -> str:
-    if not value or value != value.strip() or any(unicodedata.category(sign) == "Cc" for sign in value):
-        raise ValueError(f"{value!r} cannot be a name: it is empty, begins or ends with a space, or is not printable")
     return value
 
 
@@ -93,15 +38,6 @@ def _task(value: Any) -> str | int:
     )
 
 
-def _positions(value: Any) -> Any:
-    if value == "all":
-        return value
-    whole = isinstance(value, list | tuple) and all(type(end) is int for end in value)
-    if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
-        raise ValueError(f"write all, or [start, end) as [20, 40] with 0 <= start < end; found {value!r}")
-    return tuple(value)
-
-
 def _plain(args: dict[str, Any]) -> dict[str, Any]:
     for name, value in args.items():
         try:
@@ -111,24 +47,14 @@ def _plain(args: dict[str, Any]) -> dict[str, Any]:
     return args
 
 
-Text = Annotated[StrictStr, AfterValidator(_not_blank)]
-Name = Annotated[StrictStr, AfterValidator(_name)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Positions = Annotated[Literal["all"] | tuple[StrictInt, StrictInt], BeforeValidator(_positions)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """Which Kipoi model is asked."""
 
     name: Text = Field(description="Kipoi model; with source: dir a path relative to this file")
     source: Text = Field("kipoi", description="any Kipoi source: kipoi, dir, github-permalink, one of your own")
 
 
-class DataloaderSection(_Section):
+class DataloaderSection(Section):
     """What is handed to the model's own Kipoi dataloader."""
 
     args: Annotated[dict[StrictStr, Any], AfterValidator(_plain)] = Field(
@@ -138,7 +64,7 @@ class DataloaderSection(_Section):
     fasta_arg: Text | None = Field(None, description="its argument for the FASTA file, when it is not found")
 
 
-class Task(_Section):
+class Task(Section):
     """One output of the model, or several when `task` is a glob."""
 
     task: Annotated[StrictInt | StrictStr, BeforeValidator(_task)] = Field(
@@ -168,7 +94,7 @@ class Exposure(Task):
     )
 
 
-class SequencesSection(_Section):
+class SequencesSection(Section):
     """Which reference sequences are mutated."""
 
     per_exposure: Annotated[StrictInt, Field(ge=1)] | None = Field(
@@ -191,7 +117,7 @@ class SequencesSection(_Section):
     )
 
 
-class UncertaintySection(_Section):
+class UncertaintySection(Section):
     """Where the error of an effect comes from."""
 
     method: Annotated[Literal["mc_dropout", "ensemble"], AfterValidator(_available_method)] = Field(
@@ -204,16 +130,17 @@ class UncertaintySection(_Section):
     )
 
 
-class EffectsSection(_Section):
+class EffectsSection(Section):
     """The scale of an effect and the meaning of its standard error."""
 
     scale: Literal["identity", "logit", "log"] = Field("identity", description="identity, logit or log of the output")
     standard_error: Literal["posterior", "monte_carlo"] = Field(
         "posterior", description="posterior: SD over draws; monte_carlo: SD / sqrt(draws)"
     )
+    keep_draws: StrictBool = Field(False, description="store the effects of every draw, too")
 
 
-class MutagenesisSection(_Section):
+class MutagenesisSection(Section):
     """Which positions are mutated, and how."""
 
     positions: Positions = Field("all", description="all, or [start, end) counted from 0 in the window")
@@ -221,39 +148,15 @@ class MutagenesisSection(_Section):
         "auto",
         description="local (only what a mutation can reach), full (all of the network), auto: the faster one",
     )
-    memory: Annotated[StrictStr, BeforeValidator(_size)] = Field(
-        "auto", description="bound on the memory of the network's activations, e.g. 2GiB"
-    )
+    memory: Size = Field("auto", description="bound on the memory of the network's activations, e.g. 2GiB")
 
     @property
     def memory_bytes(self) -> int | None:
         """Bound on activations in bytes; None leaves the choice to the engine."""
-        return _bytes(self.memory)
+        return size_in_bytes(self.memory)
 
 
-class MRSection(_Section):
-    """Mendelian randomization of each sequence."""
-
-    methods: list[Literal["egger", "ivw"]] = Field(["egger", "ivw"], min_length=1, description="estimators: egger, ivw")
-    min_f: Number = Field(0.0, ge=0, description="mutations with (effect/SE)^2 of the exposure below this are left out")
-    alpha: Number = Field(0.05, gt=0, lt=1, description="1 - confidence level of the intervals")
-
-    @field_validator("methods")
-    @classmethod
-    def _distinct(cls, value: list[str]) -> list[str]:
-        if len(set(value)) < len(value):
-            raise ValueError("each method may be named once")
-        return value
-
-
-class MetaSection(_Section):
-    """Meta-analysis over the sequences of an exposure."""
-
-    method: Literal["REML", "DL", "PM", "ML", "FE"] = Field("REML", description="estimator of tau2")
-    test: Literal["z", "knha"] = Field("z", description="z, or knha for Knapp-Hartung")
-
-
-class Config(_Section):
+class Config(Section):
     """A validated configuration; `load_config` makes it from a YAML file.
 
     Attributes
@@ -272,6 +175,7 @@ class Config(_Section):
     mutagenesis: MutagenesisSection = MutagenesisSection()
     mr: MRSection = MRSection()
     meta: MetaSection = MetaSection()
+    controls: ControlsSection = ControlsSection()
 
     _directory: Path = PrivateAttr(default_factory=Path.cwd)
 

@@ -13,7 +13,7 @@ from kipoi_deepmr.errors import ConfigError, TaskError, suggestion
 from kipoi_deepmr.model import LoadedModel, Target, Targets
 
 _ACCESSIBILITY = re.compile(r"dnase|atac|faire|accessib", re.IGNORECASE)
-_SECTIONS = ("sequences", "uncertainty", "effects", "mutagenesis", "mr", "meta")
+_SECTIONS = ("sequences", "uncertainty", "effects", "mutagenesis", "mr", "meta", "controls")
 
 
 def draft(model: LoadedModel, exposures: Sequence[str] = (), outcomes: Sequence[str] = ()) -> str:
@@ -138,9 +138,9 @@ def _dataloader(model: LoadedModel, suggested: dict[str, Any]) -> str:
 def _section(name: str, suggested: dict[str, Any]) -> str:
     annotation: Any = Config.model_fields[name].annotation
     section: type[BaseModel] = annotation
-    lines = [f"{name}:"]
+    lines, defaults = [f"{name}:"], section().model_dump(mode="json")
     for key, field in section.model_fields.items():
-        value = suggested.get(key, field.get_default(call_default_factory=True))
+        value = suggested.get(key, defaults[key])
         off = "# " if value is None and key not in suggested else ""
         lines.append(f"  {off}{key}: {_inline(value)}  # {field.description}")
     lines += [f"  {key}: {_inline(value)}" for key, value in suggested.items() if key not in section.model_fields]

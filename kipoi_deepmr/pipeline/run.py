@@ -23,7 +23,7 @@ from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
 
 logger = logging.getLogger(__name__)
 
-_RE_ESTIMATED = ("mr", "meta")
+_RE_ESTIMATED = ("mr", "meta", "controls")
 _WITHOUT_INFLUENCE = ("engine", "memory")
 _SAME_MODEL = {"weights_sha256": "weights", "dropout": "dropouts", "layout": "input"}
 _LARGEST_BLOCK = 2**25
@@ -84,12 +84,16 @@ def run(
             cube.note(_now("effects started"))
         write_effects(job, cube, progress=progress)
     cube.note(_now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
-    estimate_store(path, config.mr, config.meta)
+    estimate_store(path, config)
     return open_results(path)
 
 
 def re_estimate(
-    store: str | Path, *, mr: Mapping[str, Any] | None = None, meta: Mapping[str, Any] | None = None
+    store: str | Path,
+    *,
+    mr: Mapping[str, Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    controls: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Estimate again from the effects in a store; the model is not needed.
 
@@ -97,8 +101,8 @@ def re_estimate(
     ----------
     store
         Folder of the store.
-    mr, meta
-        Settings to change in the sections `mr` and `meta` of the stored configuration.
+    mr, meta, controls
+        Settings to change in these sections of the stored configuration.
 
     Returns
     -------
@@ -115,10 +119,10 @@ def re_estimate(
     path = Path(store).expanduser().resolve()
     with open_results(path) as tree:
         settings = json.loads(tree.attrs["config"])
-    for section, changes in (("mr", mr), ("meta", meta)):
-        settings[section] = {**settings[section], **(changes or {})}
+    for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
+        settings[section] = {**settings.get(section, {}), **(changes or {})}
     config = parse_config(settings, path.parent, "the settings")
-    estimate_store(path, config.mr, config.meta)
+    estimate_store(path, config)
     Cube(path).note(_now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
 

@@ -1,0 +1,145 @@
+"""Local effects: Mendelian randomization of each exposure, outcome and sequence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from kipoi_deepmr import mr, terms
+from kipoi_deepmr.config import MRSection
+from kipoi_deepmr.pipeline.methods import estimate
+from kipoi_deepmr.pipeline.summary import Summary, summaries
+
+_ABSENT = -1
+
+
+def local_estimates(effects: xr.Dataset, section: MRSection, scale: str, *, reverse: bool = False) -> xr.Dataset:
+    """Estimate the effect of each exposure on each outcome in each sequence that it binds.
+
+    Parameters
+    ----------
+    effects
+        The group `/effects` of a store.
+    section
+        Estimators and their options.
+    scale
+        Scale of the effects, for the attributes.
+    reverse
+        Estimate the effect of each outcome on each exposure instead, in the same sequences.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of `terms.LOCAL`; NaN where a sequence does not count for an exposure.
+    """
+    sizes = {**{dim: effects.sizes[dim] for dim in terms.LOCAL_DIMS}, terms.METHOD: len(section.methods)}
+    values = {name: np.full([sizes[dim] for dim in term.dims], *_blank(name)) for name, term in terms.LOCAL.items()}
+    for summary in summaries(effects):
+        chosen = (summary.reversed() if reverse else summary).selected(section.min_f)
+        for name, array in {**describe(chosen), **fit(chosen, section, values)}.items():
+            values[name][summary.exposure][:, summary.sequences] = array
+    coords = {name: effects[name] for name in (*terms.LOCAL_DIMS, "bound", "chrom", "start", "end", "strand")}
+    names = [method.name for method in section.methods]
+    dataset = to_dataset(terms.LOCAL, values, coords, names, scale, reverse=reverse)
+    dataset.attrs.update(title="local effects: Mendelian randomization of each sequence", min_f=section.min_f)
+    dataset[terms.METHOD].attrs["description"] = _describe_methods(section)
+    dataset["status"].attrs.update(flags(mr.Status, "not_bound_or_not_completed"))
+    for name in ("ci_low", "ci_high"):
+        dataset[name].attrs["confidence_level"] = 1 - section.alpha
+    return dataset
+
+
+def describe(chosen: Summary) -> dict[str, NDArray[Any]]:
+    """Return what a user has to know of the instruments, shape (outcome, sequence) each."""
+    data = (chosen.bx, chosen.bxse, chosen.by, chosen.byse)
+    return {
+        "n_instruments": np.isfinite(chosen.bx).sum(-1),
+        "n_weak": np.asarray(chosen.n_weak),
+        "n_without_error": np.asarray(chosen.n_without_error),
+        "f_statistic": mr.diagnostics.mean_f_statistic(*data[:2]),
+        "i2_gx": mr.diagnostics.i2_gx(chosen.bx, chosen.bxse, chosen.byse),
+    }
+
+
+def fit(chosen: Summary, section: MRSection, wanted: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Estimate with every method.
+
+    Parameters
+    ----------
+    chosen
+        The instruments.
+    section
+        The methods.
+    wanted
+        Names of variables; those that a method does not have are left blank.
+
+    Returns
+    -------
+    dict of str to array, shape=(outcome, sequence, method)
+    """
+    names = [name for name in wanted if terms.METHOD in terms.LOCAL[name].dims]
+    shape = (*chosen.bx.shape[:-1], len(section.methods))
+    found = {name: np.full(shape, *_blank(name)) for name in names}
+    for index, method in enumerate(section.methods):
+        result = estimate(method, chosen, section.alpha)
+        for name in names:
+            if hasattr(result, name):
+                found[name][..., index] = getattr(result, name)
+    return found
+
+
+def to_dataset(
+    known: Mapping[str, terms.Term],
+    values: Mapping[str, NDArray[Any]],
+    coords: Mapping[str, xr.DataArray],
+    methods: list[str],
+    scale: str,
+    *,
+    reverse: bool,
+) -> xr.Dataset:
+    """Return variables with their coordinates and attributes."""
+    index = (
+        terms.METHOD,
+        np.array(methods, dtype=object),
+        terms.attributes(
+            terms.INDEXES[terms.METHOD],
+            scale,
+            # xarray's sel has an argument of the same name, which wins without a word.
+            comment=f"select one with .sel({{'method': '{methods[0]}'}}), not .sel(method=...)",
+        ),
+    )
+    variables = {
+        name: (known[name].dims, array, terms.attributes(known[name], scale, reverse=reverse))
+        for name, array in values.items()
+    }
+    dataset = xr.Dataset(
+        variables, coords={**{name: array.variable for name, array in coords.items()}, terms.METHOD: index}
+    )
+    dataset.attrs["direction"] = (
+        "effect of the outcome on the exposure" if reverse else "effect of the exposure on the outcome"
+    )
+    return dataset
+
+
+def flags(status: Any, absent: str | None) -> dict[str, Any]:
+    """Return the CF attributes that say what a status means."""
+    named = [(int(member), member.name.lower()) for member in status]
+    if absent:
+        named.insert(0, (_ABSENT, absent))
+    return {"flag_values": [value for value, _ in named], "flag_meanings": " ".join(name for _, name in named)}
+
+
+def _describe_methods(section: MRSection) -> str:
+    described = []
+    for method in section.methods:
+        options = ", ".join(f"{key}: {value}" for key, value in method.options.items())
+        described.append(f"{method.name}: {terms.METHODS[method.estimator]}{f' with {options}' if options else ''}")
+    return "; ".join(described)
+
+
+def _blank(name: str) -> tuple[Any, Any]:
+    if name == "status":
+        return _ABSENT, np.int8
+    return (0, np.int64) if name.startswith("n_") else (np.nan, np.float64)

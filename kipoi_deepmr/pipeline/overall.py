@@ -1,0 +1,51 @@
+"""Global effects: meta-analysis of the local effects over sequences."""
+
+import numpy as np
+import xarray as xr
+
+from kipoi_deepmr import meta, terms
+from kipoi_deepmr.config import MetaSection
+from kipoi_deepmr.pipeline.local import flags, to_dataset
+
+
+def global_estimates(
+    local: xr.Dataset, section: MetaSection, alpha: float, scale: str, *, reverse: bool = False
+) -> xr.Dataset:
+    """Combine the local effects of each exposure and outcome by random-effects meta-analysis.
+
+    Parameters
+    ----------
+    local
+        The group `/local`.
+    section
+        Estimator of tau2 and test.
+    alpha
+        1 - confidence level of the intervals.
+    scale
+        Scale of the effects, for the attributes.
+    reverse
+        Whether the local effects are those of the outcomes on the exposures.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of `terms.GLOBAL`.
+    """
+    order = (*terms.GLOBAL_DIMS, terms.METHOD, terms.SEQUENCE)
+    estimate, se = (local[name].transpose(*order).values for name in ("estimate", "se"))
+    result = meta.random_effects(estimate, se, method=section.method, test=section.test, alpha=alpha)
+    values = {name: getattr(result, "n_studies" if name == "n_sequences" else name) for name in terms.GLOBAL}
+    values["status"] = values["status"].astype(np.int8)
+    coords = {name: local[name] for name in terms.GLOBAL_DIMS}
+    names = [str(name) for name in local[terms.METHOD].values]
+    dataset = to_dataset(terms.GLOBAL, values, coords, names, scale, reverse=reverse)
+    dataset.attrs.update(
+        title="global effects: random-effects meta-analysis over sequences",
+        tau2_method=section.method,
+        test=section.test,
+    )
+    dataset[terms.METHOD].attrs["description"] = local[terms.METHOD].attrs["description"]
+    dataset["status"].attrs.update(flags(meta.MetaStatus, None))
+    for name in ("ci_low", "ci_high", "prediction_low", "prediction_high"):
+        dataset[name].attrs["confidence_level"] = 1 - alpha
+    return dataset
