@@ -3,34 +3,45 @@
 from kipoi_deepmr.mr import diagnostics
 from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.clustered import ClusteredResult, clustered_egger, clustered_ivw
+from kipoi_deepmr.mr.cross_fitted_egger import CrossFittedEggerResult, cross_fitted_egger
+from kipoi_deepmr.mr.cross_fitted_ivw import CrossFittedIVWResult, cross_fitted_ivw
 from kipoi_deepmr.mr.debiased_ivw import DebiasedIVWResult, debiased_ivw
 from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
 from kipoi_deepmr.mr.egger import EggerResult, egger
+from kipoi_deepmr.mr.held_out import held_out_selection
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
 from kipoi_deepmr.mr.maximum_likelihood import MaximumLikelihoodResult, maximum_likelihood
 from kipoi_deepmr.mr.median import MedianResult, penalized_weighted_median, simple_median, weighted_median
+from kipoi_deepmr.mr.overlap_debiased_ivw import OverlapDebiasedIVWResult, overlap_debiased_ivw
 from kipoi_deepmr.mr.penalized_ivw import PenalizedIVWResult, penalized_ivw
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
 
 __all__ = [
     "ClusteredResult",
     "CochranQ",
+    "CrossFittedEggerResult",
+    "CrossFittedIVWResult",
     "DebiasedIVWResult",
     "EggerResult",
     "IVWResult",
     "MaximumLikelihoodResult",
     "MedianResult",
+    "OverlapDebiasedIVWResult",
     "PenalizedIVWResult",
     "RatioResult",
     "RuckerQ",
     "Status",
     "clustered_egger",
     "clustered_ivw",
+    "cross_fitted_egger",
+    "cross_fitted_ivw",
     "debiased_ivw",
     "diagnostics",
     "egger",
+    "held_out_selection",
     "ivw",
     "maximum_likelihood",
+    "overlap_debiased_ivw",
     "penalized_ivw",
     "penalized_weighted_median",
     "ratio",
