@@ -13,7 +13,7 @@ FloatArray = NDArray[np.float64]
 class Moments:
     """Mean, sum of squares and cross products over draws, updated one draw at a time (Welford 1962).
 
-    Works on numpy arrays and on torch tensors of any device; nothing but the moments is kept.
+    Works on numpy arrays and on torch tensors of any device; nothing but the moments is kept, unless `kept` is filled.
 
     Parameters
     ----------
@@ -27,6 +27,7 @@ class Moments:
         self.mean: Any = None
         self.squares: Any = None
         self.cross: Any = None
+        self.kept: list[Any] = []
 
     def add(self, values: Any) -> None:
         """Add one draw.

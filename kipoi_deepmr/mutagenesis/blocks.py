@@ -66,6 +66,8 @@ class BlockMoments:
         The same of the reference predictions.
     draws : int
         Number of draws.
+    kept : numpy.ndarray or None, shape=(sequence, draw, position, allele, column), float32
+        The effects in every draw, where they were asked for; NaN where there is no mutant.
     """
 
     mean: NDArray[np.float64]
@@ -74,18 +76,25 @@ class BlockMoments:
     reference_mean: NDArray[np.float64]
     reference_squares: NDArray[np.float64]
     draws: int
+    kept: NDArray[np.float32] | None = None
 
 
 class Grid:
-    """Collects the moments of variants on (sequence, position, allele), NaN where there is no mutant."""
+    """Collects the moments of variants on (sequence, position, allele), NaN where there is no mutant.
 
-    def __init__(self, sequences: int, positions: range, columns: int, exposures: int) -> None:
+    With `draws` above 0 it collects the effects in every draw, too.
+    """
+
+    def __init__(self, sequences: int, positions: range, columns: int, exposures: int, draws: int = 0) -> None:
         shape = (sequences, len(positions), ALLELE_COUNT)
         self._start = positions.start
         self._mean = np.full((*shape, columns), np.nan)
         self._squares = np.full((*shape, columns), np.nan)
         self._cross = np.full((*shape, exposures, columns - exposures), np.nan)
         self._moved = np.full((*shape, columns), np.nan)
+        self.draws: NDArray[np.float32] | None = None
+        if draws:
+            self.draws = np.full((sequences, draws, *shape[1:], columns), np.nan, np.float32)
 
     def put(self, chunk: Variants, moments: Moments, moved: Tensor) -> None:
         """Take in a batch: its moments, and how far each variant moved the predictions."""
@@ -94,6 +103,9 @@ class Grid:
         self._squares[where] = to_numpy(moments.squares)
         self._cross[where] = to_numpy(moments.cross)
         self._moved[where] = to_numpy(moved)
+        if self.draws is not None:
+            for draw, effects in enumerate(moments.kept):
+                self.draws[where[0], draw, *where[1:]] = to_numpy(effects)
 
     def settle(self, references: NDArray[np.float64]) -> None:
         """Set effects to zero that are rounding: no draw moved the prediction beyond what float32 resolves.
@@ -109,6 +121,8 @@ class Grid:
         exposures = self._cross.shape[-2]
         self._mean[still] = 0.0
         self._squares[still] = 0.0
+        if self.draws is not None:
+            np.copyto(self.draws, 0.0, where=still[:, None])
         self._cross[still[..., :exposures, None] | still[..., None, exposures:]] = 0.0
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -52,6 +52,8 @@ class FullEngine:
     memory
         Bound in bytes on the activations of a batch. Default: 128 MiB on a CPU, where smaller batches are as fast,
         4 GiB on a GPU.
+    keep_draws
+        Whether `run` returns the effects of every draw, too.
     """
 
     network: Any
@@ -62,6 +64,7 @@ class FullEngine:
     scale: Scale = "identity"
     batch_size: int | None = None
     memory: int | None = None
+    keep_draws: bool = False
     _passes: dict[int, Passes] = field(default_factory=dict, init=False)
     _mix_sequences: bool | None = field(default=None, init=False)
     _whole_rows: int = field(default=1, init=False)
@@ -93,7 +96,8 @@ class FullEngine:
     def moment_bytes(self) -> int:
         """Bytes that the moments of one variant take while a draw is added to them."""
         outcomes = len(self.columns) - self.exposures
-        return 8 * 3 * (4 * len(self.columns) + self.exposures * outcomes)
+        kept = 4 * self.count * len(self.columns) * self.keep_draws
+        return 8 * 3 * (4 * len(self.columns) + self.exposures * outcomes) + kept
 
     @property
     def coverage(self) -> Coverage:
@@ -133,11 +137,13 @@ class FullEngine:
         with torch.inference_mode():
             references, reference = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
-            grid = Grid(len(block.codes), positions, len(self.columns), self.exposures)
+            kept = self.count if self.keep_draws else 0
+            grid = Grid(len(block.codes), positions, len(self.columns), self.exposures, kept)
             for chunk, moments, moved in self._chunks(block, variants, references, progress):
                 grid.put(chunk, moments, moved)
             grid.settle(to_numpy(references.abs().amax(0)))
-        return BlockMoments(*grid.arrays(), to_numpy(reference.mean), to_numpy(reference.squares), self.count)
+        reference_moments = to_numpy(reference.mean), to_numpy(reference.squares)
+        return BlockMoments(*grid.arrays(), *reference_moments, self.count, grid.draws)
 
     def time(self, block: Block, positions: range, batches: int, draws: int | None = None) -> tuple[float, int]:
         """Time a few batches of a run, after one to warm up, with all draws or some.
@@ -236,7 +242,10 @@ class FullEngine:
         moved = torch.zeros((), dtype=references.dtype, device=references.device)
         for draw in range(min(draws or self.count, self.count)):
             predicted, reference = predict(draw).to(references.dtype), references[draw, chunk.sequence]
-            moments.add(transform(predicted, self.scale) - transform(reference, self.scale))
+            effect = transform(predicted, self.scale) - transform(reference, self.scale)
+            moments.add(effect)
+            if self.keep_draws:
+                moments.kept.append(effect.float())
             moved = torch.maximum(moved, (predicted - reference).abs())
         return moments, moved
 

@@ -1,0 +1,63 @@
+"""The effects of every draw, kept on request: those of a plain loop, and the moments are theirs."""
+
+import numpy as np
+import pytest
+import torch
+
+from kipoi_deepmr.mutagenesis import LocalEngine
+from tests import toy_models
+from tests.test_mutagenesis_full import LENGTH, make, make_codes, make_layout, plain_loop
+
+
+def engines(network, codes, **options):
+    """Return both engines of one network with a block of sequences."""
+    layout = make_layout()
+    full, block = make(network, codes, layout, keep_draws=True, **options)
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures, full.scale, keep_draws=True)
+    return layout, block, {"full": full, "local": local}
+
+
+@pytest.mark.parametrize("name", ["full", "local"])
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_kept_draws_equal_a_plain_loop_and_make_the_moments(name, batch_size):
+    torch.manual_seed(0)
+    layout, block, both = engines(toy_models.ConvNet(LENGTH, 4), make_codes(3), batch_size=batch_size)
+    engine = both[name]
+    positions = range(3, LENGTH - 2)
+    moments = engine.run(block, positions)
+    expected, _ = plain_loop(engine, block, layout, positions)
+    kept = moments.kept
+    assert kept.dtype == np.float32
+    largest = np.nanmax(np.abs(expected))
+    np.testing.assert_allclose(kept, expected.transpose(0, 3, 1, 2, 4), rtol=0, atol=1e-5 * largest)
+    np.testing.assert_allclose(kept.astype(float).mean(1), moments.mean, rtol=0, atol=1e-6 * largest)
+    np.testing.assert_allclose(kept.astype(float).var(1), moments.squares / moments.draws, rtol=0, atol=1e-6 * largest)
+    engine.keep_draws = False
+    assert engine.run(block, positions).kept is None
+
+
+def test_what_is_rounding_is_zero_in_every_draw():
+    class Half(torch.nn.Module):
+        """Reads the first half alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = toy_models.Linear(LENGTH // 2, 3)
+
+        def forward(self, x):
+            return self.network(x[:, :, : LENGTH // 2])
+
+    torch.manual_seed(0)
+    _, block, both = engines(Half(), make_codes(2))
+    moments = both["full"].run(block, range(LENGTH))
+    blind = moments.kept[:, :, LENGTH // 2 :]
+    assert (blind[np.isfinite(blind)] == 0).all()
+    assert (moments.mean[:, LENGTH // 2 :][np.isfinite(moments.mean[:, LENGTH // 2 :])] == 0).all()
+
+
+def test_kept_draws_count_against_the_memory_bound():
+    _, _, both = engines(toy_models.Linear(LENGTH, 4), make_codes(1))
+    engine = both["full"]
+    kept = engine.moment_bytes
+    engine.keep_draws = False
+    assert kept - engine.moment_bytes == 4 * engine.count * len(engine.columns)
