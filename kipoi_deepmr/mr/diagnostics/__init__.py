@@ -4,6 +4,7 @@ from kipoi_deepmr.mr._strength import f_statistics, i2_gx, mean_f_statistic
 from kipoi_deepmr.mr.diagnostics.heterogeneity import CochranQ, cochran_q
 from kipoi_deepmr.mr.diagnostics.leave_one_out import LeaveOneOut, leave_one_out
 from kipoi_deepmr.mr.diagnostics.rucker import RUCKER_MODELS, RuckerModel, RuckerQ, rucker, rucker_q
+from kipoi_deepmr.mr.diagnostics.steiger import Steiger, SteigerFilter, steiger, steiger_filter
 
 __all__ = [
     "RUCKER_MODELS",
@@ -11,6 +12,8 @@ __all__ = [
     "LeaveOneOut",
     "RuckerModel",
     "RuckerQ",
+    "Steiger",
+    "SteigerFilter",
     "cochran_q",
     "f_statistics",
     "i2_gx",
@@ -18,4 +21,6 @@ __all__ = [
     "mean_f_statistic",
     "rucker",
     "rucker_q",
+    "steiger",
+    "steiger_filter",
 ]
