@@ -77,7 +77,7 @@ def test_equals_loops_over_pairs(estimator: Callable[..., Any], weights: Any, fo
     x, y = draws_of(3)
     if weights == "array":
         weights = np.arange(1.0, 10.0)
-    result = estimator(x, y, weights=weights, folds=folds, min_f=min_f)
+    result = estimator(x, y, weights=weights, folds=folds, min_f=min_f, model="fixed")
     wanted = loop(x, y, weights=weights, folds=folds, min_f=min_f, oriented=estimator is mr.cross_fitted_egger)
     assert result.status == Status.OK
     for name, value in wanted.items():
@@ -223,6 +223,8 @@ def test_what_has_no_answer(estimator: Callable[..., Any]) -> None:
         (None, {"weights": np.ones((2, 3))}, "do not broadcast"),
         (None, {"folds": 2}, "at least 3"),
         (None, {"min_f": -1}, "min_f"),
+        (None, {"model": "mixed"}, "'random', 'fixed'"),
+        (None, {"groups": [1, 2]}, "one label per variant"),
         (None, {"alpha": 0}, "between 0 and 1"),
     ],
 )
@@ -258,7 +260,7 @@ def test_weights_of_the_same_draws_leave_a_bias_that_held_out_ones_do_not() -> N
     x, y = effect + u, 0.9 * u + 0.3 * rng.normal(size=u.shape)
     numerators = {}
     for name, weights in (("same", 1 / y.var(axis=1, ddof=1)), ("held_out", "held_out")):
-        choices = _cross_fitting.read_choices(weights, 0.0, 4, 0.05, x.shape, oriented=False)
+        choices = _cross_fitting.read_choices(x.shape, weights, 0.0, 4, "fixed", None, oriented=False)
         numerators[name] = _cross_fitting.cross_fit(x, y, choices).xy.mean
     z = {name: values.mean() / (values.std() / np.sqrt(fits)) for name, values in numerators.items()}
     assert abs(z["held_out"]) < 3.5 and z["same"] > 8
@@ -275,6 +277,54 @@ def test_intercept_of_directional_pleiotropy() -> None:
     covered = ((result.intercept_ci_low < 0.3) & (0.3 < result.intercept_ci_high)).mean()
     assert covered > 0.85
     assert (mr.cross_fitted_ivw(x, y).estimate - 0.5).mean() > 0.1
+
+
+def pleiotropy_loop(x: Array, y: Array, slope: float, *, weights: Array, labels: Array) -> float:
+    """Variance of numerator - slope x denominator by differences between groups, from the definition."""
+    n = len(x)
+
+    def share(chosen: list[int]) -> Array:
+        pairs = list(itertools.permutations(chosen, 2))
+        each = sum(weights * x[a] * (y[b] - slope * x[b]) for a, b in pairs) / len(pairs)
+        return np.array([each[labels == label].sum() for label in np.unique(labels)])
+
+    whole = share(list(range(n)))
+    without = np.array([share([k for k in range(n) if k != left]) for left in range(n)])
+    noise = (n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+    return float(max((whole**2 - noise).sum(), 0) * len(whole) / (len(whole) - 1))
+
+
+@pytest.mark.parametrize("labels", [np.arange(9), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])])
+def test_pleiotropy_equals_a_loop(labels: Array) -> None:
+    x, y = draws_of(3, noise=0.05)
+    y = y + np.linspace(-0.3, 0.3, 9)
+    weights = np.arange(1.0, 10.0)
+    fixed, random = (
+        mr.cross_fitted_ivw(x, y, weights=weights, groups=labels, model=model) for model in ("fixed", "random")
+    )
+    choices = _cross_fitting.read_choices(x.shape, weights, 0.0, 5, "fixed", None, oriented=False)
+    denominator = _cross_fitting.cross_fit(x, y, choices).xx.mean
+    added = pleiotropy_loop(x, y, float(fixed.estimate), weights=weights, labels=labels)
+    assert random.estimate == fixed.estimate and added > 0
+    np.testing.assert_allclose(random.se**2 - fixed.se**2, added / denominator**2, rtol=1e-8)
+    assert random.pvalue > fixed.pvalue
+    assert random.ci_low < fixed.ci_low and fixed.ci_high < random.ci_high
+
+
+@both
+def test_balanced_pleiotropy_counts(estimator: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(5)
+    effect, own = rng.normal(0, 1, (200, 1, 60)), rng.normal(0, 0.3, (200, 1, 20)).repeat(3, axis=-1)
+    errors = rng.normal(0, 0.3, (2, 200, 15, 60))
+    x, y = effect + errors[0], 0.5 * effect + own + errors[1]
+    groups = np.arange(60) // 3
+    random, fixed = estimator(x, y, groups=groups), estimator(x, y, model="fixed")
+    np.testing.assert_allclose(random.estimate, fixed.estimate)
+    np.testing.assert_allclose(np.sqrt((random.se**2).mean()), random.estimate.std(), rtol=0.15)
+    assert ((random.ci_low < 0.5) & (0.5 < random.ci_high)).mean() > 0.9
+    assert ((fixed.ci_low < 0.5) & (0.5 < fixed.ci_high)).mean() < 0.75
+    if estimator is mr.cross_fitted_egger:
+        np.testing.assert_allclose(np.sqrt((random.intercept_se**2).mean()), random.intercept.std(), rtol=0.25)
 
 
 def test_held_out_selection_equals_a_loop() -> None:

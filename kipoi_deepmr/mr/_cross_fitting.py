@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_alpha, read_array
+from kipoi_deepmr.mr._groups import Groups, read_groups
+from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_option, read_array
 from kipoi_deepmr.mr.held_out import HeldOut, check_folds, check_min_f
 
 _BLOCK_ELEMENTS = 2**21
@@ -19,12 +20,16 @@ _WEAK = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """How instruments are weighted and chosen; `fixed` weights have shape (..., J), None stands for held-out draws."""
+    """How instruments are weighted and chosen; `fixed` weights have shape (..., J), None stands for held-out draws.
+
+    Without `groups` differences between instruments do not count.
+    """
 
     fixed: FloatArray | None
     min_f: float
     folds: int
     oriented: bool
+    groups: Groups | None
 
     @property
     def needs_folds(self) -> bool:
@@ -46,10 +51,15 @@ class PairSums:
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """The pair means of a set of fits; the intercept's parts are those of the sign column."""
+    """The pair means of a set of fits; the intercept's parts are those of the sign column.
+
+    The pleiotropies are the variances of xy - slope xx and of the intercept by differences between instruments.
+    """
 
     n_instruments: IntArray
     n_used: FloatArray
+    pleiotropy: FloatArray
+    intercept_pleiotropy: FloatArray
     status: IntArray
     xy: PairSums
     xx: PairSums
@@ -71,10 +81,18 @@ def read_draws(bx_draws: npt.ArrayLike, by_draws: npt.ArrayLike) -> tuple[FloatA
 
 
 def read_choices(
-    weights: str | npt.ArrayLike, min_f: float, folds: int, alpha: float, shape: tuple[int, ...], *, oriented: bool
+    shape: tuple[int, ...],
+    weights: str | npt.ArrayLike,
+    min_f: float,
+    folds: int,
+    model: str,
+    groups: npt.ArrayLike | None,
+    *,
+    oriented: bool,
 ) -> Choices:
     """Return the checked options for draws of `shape` (..., N, J)."""
-    check_alpha(alpha)
+    check_option("model", model, ("random", "fixed"))
+    partition = read_groups(groups, shape[-1])
     check_folds(folds, smallest=3)
     check_min_f(min_f)
     if isinstance(weights, str):
@@ -94,7 +112,7 @@ def read_choices(
             fixed = np.broadcast_to(fixed, wanted)
         except ValueError as error:
             raise ValueError(f"weights of shape {fixed.shape} do not broadcast to (..., J) = {wanted}") from error
-    return Choices(fixed, float(min_f), int(folds), oriented)
+    return Choices(fixed, float(min_f), int(folds), oriented, partition if model == "random" else None)
 
 
 def cross_fit(x: FloatArray, y: FloatArray, choices: Choices) -> CrossFit:
@@ -111,6 +129,8 @@ def cross_fit(x: FloatArray, y: FloatArray, choices: Choices) -> CrossFit:
     return CrossFit(
         n_instruments=np.concatenate([part.n_instruments for part in parts]).reshape(batch),
         n_used=np.concatenate([part.n_used for part in parts]).reshape(batch),
+        pleiotropy=np.concatenate([part.pleiotropy for part in parts]).reshape(batch),
+        intercept_pleiotropy=np.concatenate([part.intercept_pleiotropy for part in parts]).reshape(batch),
         status=np.concatenate([part.status for part in parts]).reshape(batch),
         xy=_joined([part.xy for part in parts], batch),
         xx=_joined([part.xx for part in parts], batch),
@@ -145,6 +165,11 @@ def student_quantile(alpha: float, draws: int) -> float:
     return float(-special.stdtrit(max(draws - 1, 1), alpha / 2))
 
 
+def null_variance(fit: CrossFit) -> FloatArray:
+    """Return the variance of xy where the slope is zero."""
+    return jackknife(fit.xy.without, fit.xy.without) + fit.pleiotropy
+
+
 def fieller(fit: CrossFit, quantile: float) -> tuple[FloatArray, FloatArray]:
     """Return the ends of the set of slopes b for which xy - b xx lies within `quantile` standard errors of zero.
 
@@ -153,7 +178,7 @@ def fieller(fit: CrossFit, quantile: float) -> tuple[FloatArray, FloatArray]:
     square = quantile**2
     a = fit.xx.mean**2 - square * jackknife(fit.xx.without, fit.xx.without)
     b = fit.xx.mean * fit.xy.mean - square * jackknife(fit.xx.without, fit.xy.without)
-    c = fit.xy.mean**2 - square * jackknife(fit.xy.without, fit.xy.without)
+    c = fit.xy.mean**2 - square * null_variance(fit)
     half = np.sqrt(np.maximum(b**2 - a * c, 0))
     return np.where(a > 0, (b - half) / a, -np.inf), np.where(a > 0, (b + half) / a, np.inf)
 
@@ -174,15 +199,25 @@ def _fit_block(x: FloatArray, y: FloatArray, fixed: FloatArray | None, choices: 
 
     matrices = np.zeros((4, fits, draws, draws))
     used = [np.zeros(fits, dtype=np.int64)]
+    total, signed = np.zeros((2, fits, x.shape[2]))
     if choices.enough_draws(draws):
-        used = []
         for rows, columns, weight, sign in _pairs_of_folds(x, y, fixed, choices):
             weight = np.where(present, weight, 0.0)
             used.append(np.asarray(np.count_nonzero(weight, axis=-1)))
+            total += weight
+            signed += weight if sign is None else weight * sign
             _add_pairs(matrices, x, y, weight, sign, (rows, columns))
             if rows != columns:
                 _add_pairs(matrices, x, y, weight, sign, (columns, rows))
         matrices[..., np.arange(draws), np.arange(draws)] = 0.0
+    mean_used = np.sum(used, axis=0) / max(len(used) - 1, 1)
+    xy, xx = _pair_sums(matrices[0]), _pair_sums(matrices[1])
+    pleiotropy = np.zeros(fits), np.zeros(fits)
+    if choices.groups is not None and draws > 2:
+        sign = np.where(signed < 0, -1.0, 1.0) if choices.oriented else None
+        residual = y - (xy.mean / xx.mean)[:, None, None] * x
+        weight = total / max(len(used) - 1, 1)
+        pleiotropy = _pleiotropy(x, residual, weight, sign, xx.mean, choices.groups)
 
     reasons = [
         (infinite, Status.INVALID_EFFECT),
@@ -192,10 +227,12 @@ def _fit_block(x: FloatArray, y: FloatArray, fixed: FloatArray | None, choices: 
     conditions, codes = zip(*reasons, strict=True)
     return CrossFit(
         n_instruments=np.asarray(np.count_nonzero(present, axis=-1), dtype=np.int64),
-        n_used=np.asarray(np.mean(used, axis=0), dtype=np.float64),
+        n_used=np.asarray(mean_used, dtype=np.float64),
+        pleiotropy=pleiotropy[0],
+        intercept_pleiotropy=pleiotropy[1],
         status=np.asarray(np.select(conditions, codes, Status.OK), dtype=np.int64),
-        xy=_pair_sums(matrices[0]),
-        xx=_pair_sums(matrices[1]),
+        xy=xy,
+        xx=xx,
         intercept_x=_pair_sums(matrices[2]),
         intercept_y=_pair_sums(matrices[3]),
     )
@@ -247,6 +284,43 @@ def _add_pairs(
     xx -= (total * x_rows)[..., None] * x_columns[:, None]
     intercept_x += x_rows[..., None]
     intercept_y += y_columns[:, None]
+
+
+def _pleiotropy(
+    x: FloatArray,
+    residual: FloatArray,
+    weight: FloatArray,
+    sign: FloatArray | None,
+    strength: FloatArray,
+    groups: Groups,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the variances that differences between groups of variants give to xy - slope xx and to the intercept."""
+    draws = x.shape[1]
+    share, level = np.zeros(weight.shape), np.zeros(weight.shape[0])
+    if sign is not None:
+        share = np.nan_to_num(weight * sign / weight.sum(axis=-1, keepdims=True))
+        level = np.einsum("fnj,fj->f", x, share) / draws
+        x, residual = (part - sign[:, None] * np.einsum("fnj,fj->fn", part, share)[..., None] for part in (x, residual))
+    sum_x, sum_r = x.sum(axis=1, keepdims=True), residual.sum(axis=1, keepdims=True)
+    product = x * residual
+    total = sum_x * sum_r - product.sum(axis=1, keepdims=True)
+    without = total - (x * sum_r + residual * sum_x - 2 * product)
+    slope = groups.inside(weight[:, None] * total) / (draws * (draws - 1))
+    slope_without = groups.inside(weight[:, None] * without) / ((draws - 1) * (draws - 2))
+    count = np.asarray(np.count_nonzero(groups.count(weight > 0), axis=-1))
+    if sign is None:
+        return _excess(slope, slope_without, count), np.zeros(count.shape)
+    change = (level / strength)[:, None, None]
+    direct = groups.inside(share[:, None] * sum_r) / draws - change * slope
+    direct_without = groups.inside(share[:, None] * (sum_r - residual)) / (draws - 1) - change * slope_without
+    return _excess(slope, slope_without, count), _excess(direct, direct_without, count)
+
+
+def _excess(each: FloatArray, without: FloatArray, count: npt.NDArray[np.int_]) -> FloatArray:
+    """Return by how much the squares (fits, 1, G) of the groups' shares exceed their jackknife variances over draws."""
+    noise = without.var(axis=1) * (without.shape[1] - 1)
+    excess = np.maximum((each[:, 0] ** 2 - noise).sum(axis=-1), 0)
+    return np.where(count > 1, excess * count / np.maximum(count - 1, 1), 0.0)
 
 
 def _pair_sums(matrix: FloatArray) -> PairSums:

@@ -9,13 +9,14 @@ from kipoi_deepmr.mr._cross_fitting import (
     cross_fit,
     fieller,
     jackknife,
+    null_variance,
     ratio_status,
     read_choices,
     read_draws,
     student_quantile,
     two_sided,
 )
-from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status
+from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,8 @@ def cross_fitted_egger(
     weights: str | npt.ArrayLike = "held_out",
     min_f: float = 0.0,
     folds: int = 5,
+    model: str = "random",
+    groups: npt.ArrayLike | None = None,
     alpha: float = 0.05,
 ) -> CrossFittedEggerResult:
     r"""MR-Egger estimate from products of distinct draws: no dilution by I2_GX, no bias by shared draws.
@@ -94,6 +97,8 @@ def cross_fitted_egger(
         As in `cross_fitted_ivw`.
     folds : int, default 5
         As in `cross_fitted_ivw`.
+    model, groups
+        As in `cross_fitted_ivw`.
     alpha : float, default 0.05
         One minus the level of the intervals.
 
@@ -117,8 +122,9 @@ def cross_fitted_egger(
     Bowden, Davey Smith and Burgess (2015), International Journal of Epidemiology 44:512; Bowden et al. (2016),
     International Journal of Epidemiology 45:1961 (dilution); and those of `cross_fitted_ivw`.
     """
+    check_alpha(alpha)
     x, y = read_draws(bx_draws, by_draws)
-    fit = cross_fit(x, y, read_choices(weights, min_f, folds, alpha, x.shape, oriented=True))
+    fit = cross_fit(x, y, read_choices(x.shape, weights, min_f, folds, model, groups, oriented=True))
     draws = x.shape[-2]
     status = ratio_status(fit, draws)
     quantile = student_quantile(alpha, draws)
@@ -126,20 +132,19 @@ def cross_fitted_egger(
     # The slope without a draw, to first order.
     change = (fit.xy.without - slope[..., None] * fit.xx.without) / fit.xx.mean[..., None]
     low, high = fieller(fit, quantile)
-    null_error = np.sqrt(jackknife(fit.xy.without, fit.xy.without))
     intercept = fit.intercept_y.mean - slope * fit.intercept_x.mean
     without = fit.intercept_y.without - (slope[..., None] + change) * fit.intercept_x.without
-    intercept_se = np.sqrt(jackknife(without, without))
+    intercept_se = np.sqrt(jackknife(without, without) + fit.intercept_pleiotropy)
 
     def blank(values: FloatArray) -> FloatArray:
         return np.where(status == Status.OK, values, np.nan)
 
     return CrossFittedEggerResult(
         estimate=blank(slope),
-        se=blank(np.sqrt(jackknife(change, change))),
+        se=blank(np.sqrt(jackknife(change, change) + fit.pleiotropy / fit.xx.mean**2)),
         ci_low=blank(low),
         ci_high=blank(high),
-        pvalue=blank(two_sided(fit.xy.mean / null_error, draws)),
+        pvalue=blank(two_sided(fit.xy.mean / np.sqrt(null_variance(fit)), draws)),
         intercept=blank(intercept),
         intercept_se=blank(intercept_se),
         intercept_ci_low=blank(intercept - quantile * intercept_se),
