@@ -12,6 +12,7 @@ from kipoi_deepmr.mr.held_out import held_out_selection
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
 from kipoi_deepmr.mr.maximum_likelihood import MaximumLikelihoodResult, maximum_likelihood
 from kipoi_deepmr.mr.median import MedianResult, penalized_weighted_median, simple_median, weighted_median
+from kipoi_deepmr.mr.mode import ModeResult, simple_mode, weighted_mode
 from kipoi_deepmr.mr.overlap_debiased_ivw import OverlapDebiasedIVWResult, overlap_debiased_ivw
 from kipoi_deepmr.mr.penalized_ivw import PenalizedIVWResult, penalized_ivw
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
@@ -26,6 +27,7 @@ __all__ = [
     "IVWResult",
     "MaximumLikelihoodResult",
     "MedianResult",
+    "ModeResult",
     "OverlapDebiasedIVWResult",
     "PenalizedIVWResult",
     "RatioResult",
@@ -46,5 +48,7 @@ __all__ = [
     "penalized_weighted_median",
     "ratio",
     "simple_median",
+    "simple_mode",
     "weighted_median",
+    "weighted_mode",
 ]
