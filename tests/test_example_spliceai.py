@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -485,3 +486,20 @@ def test_a_broken_donor_takes_the_acceptor_of_a_short_exon_with_it(spliceai, reg
     assert reference.min() > 0.85
     assert changed[1] < 0.01
     assert low <= changed[0] <= high
+
+
+@pytest.mark.parametrize("number", [3, 8])
+def test_the_readme_tells_what_a_broken_donor_does(real_weights, region, number):
+    row = re.search(
+        rf"^\| {number} \| \d+ \| (.*) → (.*) \| (.*) → (.*) \|$", (EXAMPLE / "README.md").read_text(), re.M
+    )
+    start, end = exon_bounds()[number]
+    middle = model.WINDOW // 2
+    reference = one_hot(region[end - 1 - middle : end + middle])
+    mutant = reference.clone()
+    mutant[0, :, middle + 1] = torch.tensor([1.0, 0, 0, 0])
+    ensemble = model.SpliceAI()
+    inputs = {"seq": torch.cat([reference, mutant]).numpy(), "exon_length": np.array([end - start] * 2)}
+    (acceptor, donor), (acceptor_left, donor_left) = ensemble.predict_on_batch(inputs)
+    expected = [donor, donor_left, acceptor, acceptor_left]
+    assert [float(cell) for cell in row.groups()] == pytest.approx(expected, abs=0.0051)
