@@ -188,11 +188,10 @@ def weight_files(folder: Path | None = None) -> list[Path]:
     """
     names = [f"spliceai{number}.h5" for number in range(1, MEMBERS + 1)]
     if folder is None:
-        try:
-            distribution = importlib.metadata.distribution(PACKAGE)
-        except importlib.metadata.PackageNotFoundError:
-            raise ImportError(_how_to_install(f"the package {PACKAGE}, which holds SpliceAI's weights")) from None
-        folder = Path(str(distribution.locate_file(f"{PACKAGE}/models")))
+        found = next(iter(importlib.metadata.distributions(name=PACKAGE)), None)
+        if found is None:
+            raise ImportError(_how_to_install(f"the package {PACKAGE}, which holds SpliceAI's weights"))
+        folder = Path(str(found.locate_file(f"{PACKAGE}/models")))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
