@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from kipoi_deepmr import meta, mr
     from kipoi_deepmr.config import load_config
     from kipoi_deepmr.cube import open_results
+    from kipoi_deepmr.exports.export import export
     from kipoi_deepmr.pipeline.run import run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_config", "meta", "mr", "open_results", "run"]
+__all__ = ["__version__", "export", "load_config", "meta", "mr", "open_results", "run"]
 
 ModelParser = None
 DataloaderParser = None
 
 _HOME_OF = {
+    "export": "kipoi_deepmr.exports",
     "load_config": "kipoi_deepmr.config",
     "open_results": "kipoi_deepmr.cube",
     "run": "kipoi_deepmr.pipeline",

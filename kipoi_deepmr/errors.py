@@ -36,6 +36,18 @@ class StoreError(DeepMRError, OSError):
     """The zarr store cannot be created, written, resumed or read."""
 
 
+class OutputError(DeepMRError, OSError):
+    """A file made from the store cannot be written, or what it needs is missing."""
+
+
+class SelectionError(DeepMRError, LookupError):
+    """An exposure, outcome, estimator or sequence was asked for that the store does not have."""
+
+
+class DependencyError(DeepMRError, ImportError):
+    """A library of an optional part is not installed."""
+
+
 def suggestion(wrong: object, allowed: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest allowed word, or an empty string."""
     word = str(wrong)

@@ -5,6 +5,9 @@ import json
 from typing import Any
 
 from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
+from kipoi_deepmr.cli.lines import in_lines
+
+_INDENT = 12
 
 
 def add(commands: Any) -> None:
@@ -27,33 +30,38 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report, indent=1))
         return 0
     notes = report.pop("notes")
-    print(_in_words(report))
+    print("\n".join(in_lines(label, text, _INDENT) for label, text in _in_words(report)))
     for note in notes:
-        print(f"note: {note}")
+        print(in_lines("note:", note, len("note: ")))
     return 0
 
 
-def _in_words(report: dict[str, Any]) -> str:
-    lines = [
-        f"{'model':<12}{report['model']}",
-        f"{'layout':<12}{report['layout']}",
-        f"{'device':<12}{report['device']}",
-    ]
+def _in_words(report: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [(key, str(report[key])) for key in ("model", "layout", "device")]
     for side in ("exposures", "outcomes"):
         for number, (name, task) in enumerate(report[side].items()):
             peaks = f", {task['sequences']} sequences of {task['peaks']}" if "peaks" in task else ""
-            lines.append(f"{side if number == 0 else '':<12}{name}: output {task['index']} {task['task']}{peaks}")
+            lines.append((side if number == 0 else "", f"{name}: output {task['index']} {task['task']}{peaks}"))
     for number, site in enumerate(report["dropout"]):
-        lines.append(f"{'dropout' if number == 0 else '':<12}{site}")
-    lines += [
-        f"{'engine':<12}{report['engine']}, batches of {report['batch_size']} mutants, "
-        f"{100 * report['coverage']:.0f}% of the multiply-adds in layers computed locally",
-        *(f"{'':<12}runs whole from {operation}" for operation in report["runs_whole_from"]),
-        f"{'size':<12}{report['sequences']} sequences x {report['positions']} positions = {report['mutants']:,} mutants "
-        f"x {report['draws']} draws; the store takes up to {report['store_bytes'] / 2**20:,.1f} MiB",
-        f"{'time':<12}{report['milliseconds']:.3g} ms per mutant and draw: {duration(report['estimated_seconds'])} in all",
+        lines.append(("dropout" if number == 0 else "", site))
+    return [
+        *lines,
+        (
+            "engine",
+            f"{report['engine']}, batches of {report['batch_size']} mutants, "
+            f"{100 * report['coverage']:.0f}% of the multiply-adds in layers computed locally",
+        ),
+        *(("", f"runs whole from {operation}") for operation in report["runs_whole_from"]),
+        (
+            "size",
+            f"{report['sequences']} sequences x {report['positions']} positions = {report['mutants']:,} mutants "
+            f"x {report['draws']} draws; the store takes up to {report['store_bytes'] / 2**20:,.1f} MiB",
+        ),
+        (
+            "time",
+            f"{report['milliseconds']:.3g} ms per mutant and draw: {duration(report['estimated_seconds'])} in all",
+        ),
     ]
-    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:

@@ -1,9 +1,10 @@
 """``kipoi deepmr mr``: estimates from stored effects."""
 
 import argparse
+import json
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command
+from kipoi_deepmr.cli.arguments import add_command, add_json
 from kipoi_deepmr.terms import METHODS
 
 
@@ -37,12 +38,13 @@ def add(commands: Any) -> None:
         help="permute the exposure effects of each sequence N times and estimate again",
     )
     parser.add_argument("--seed", type=int, help="seed of the permutations")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.pipeline import re_estimate
-    from kipoi_deepmr.tables import terminal_table
+    from kipoi_deepmr.tables import global_records, terminal_table
 
     changes = {
         "mr": {
@@ -57,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     given = {
         section: {key: value for key, value in keys.items() if value is not None} for section, keys in changes.items()
     }
-    print(terminal_table(re_estimate(args.store, **given)))
+    results = re_estimate(args.store, **given)
+    print(json.dumps(global_records(results), indent=1) if args.json else terminal_table(results))
     return 0
 
 

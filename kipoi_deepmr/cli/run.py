@@ -1,10 +1,11 @@
 """``kipoi deepmr run``: effects and estimates into a store."""
 
 import argparse
+import json
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_computing
+from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
 
 
 def add(commands: Any) -> None:
@@ -16,13 +17,14 @@ def add(commands: Any) -> None:
     existing.add_argument("--resume", action="store_true", help="go on with an interrupted run (or start it)")
     existing.add_argument("--overwrite", action="store_true", help="replace an existing store")
     add_computing(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.config import load_config
     from kipoi_deepmr.pipeline import run
-    from kipoi_deepmr.tables import terminal_table
+    from kipoi_deepmr.tables import global_records, terminal_table
 
     results = run(
         load_config(args.config),
@@ -34,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.num_workers,
         progress=not args.quiet,
     )
-    print(terminal_table(results))
+    print(json.dumps(global_records(results), indent=1) if args.json else terminal_table(results))
     print(f"wrote {args.output}: open it with xarray.open_datatree('{args.output}', engine='zarr')", file=sys.stderr)
     return 0

@@ -6,6 +6,9 @@ import sys
 from typing import Any
 
 from kipoi_deepmr.cli.arguments import add_command, add_json, add_model
+from kipoi_deepmr.cli.lines import in_lines
+
+_INDENT = 7
 
 
 def add(commands: Any) -> None:
@@ -31,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print("index  label")
     for target in found:
-        print(f"{target.index:>5}  {target.label}" + (f"  occurrence: {target.occurrence}" if target.repeated else ""))
+        label = target.label + (f"  occurrence: {target.occurrence}" if target.repeated else "")
+        print(in_lines(f"{target.index:>5}", label, _INDENT))
     print(f"{len(found)} of {len(targets)} outputs", file=sys.stderr)
     return 0

@@ -44,10 +44,11 @@ def _short(columns: list[pd.Series], width: int) -> list[pd.Series]:
     longest = [max([len(str(column.name)), *column.map(len)]) for column in columns]
     half = width // 2
     limits = [max(half, width - longest[1]), max(half, width - longest[0])]
-    return [column.map(lambda name, n=limit: _cut(name, n)) for column, limit in zip(columns, limits, strict=True)]
+    return [column.map(lambda name, n=limit: cut(name, n)) for column, limit in zip(columns, limits, strict=True)]
 
 
-def _cut(name: str, width: int) -> str:
+def cut(name: str, width: int) -> str:
+    """Shorten a name in its middle; the ends of names tell more."""
     tail = (width - 2) // 2
     return name if len(name) <= width else f"{name[: width - 2 - tail]}..{name[-tail:]}"
 
