@@ -97,6 +97,8 @@ def _flat(value: Any) -> Any:
         value["Q"], value["Q.pval"] = value.pop("Heter.Stat")
     if isinstance(value, dict) and "predict" in value:
         value |= {end: value["predict"][end] for end in ("pi.lb", "pi.ub")}
+        riley = value.get("predict_riley") or {}
+        value |= {f"riley.{end}": riley.get(f"pi.{end}", float("nan")) for end in ("lb", "ub")}
     return value
 
 

@@ -65,6 +65,12 @@ def test_every_rma_call(source: str, name: str) -> None:
             floor = floors.get(theirs, 1e-9 * value["se"])
             actual = getattr(result, ours)
             assert_close(actual, value[theirs], rtol=1e-9, atol=floor, label=f"{record.key} {theirs}")
+        riley = random_effects(y, s, method=method, test=test, prediction="riley")
+        for end, actual in (("lb", riley.prediction_low), ("ub", riley.prediction_high)):
+            # Student's t has no k - 2 = 0 degrees of freedom; R's has one then.
+            expected = value[f"riley.{end}"] if y.size > 2 else np.nan
+            assert_close(actual, expected, rtol=1e-9, atol=1e-9 * value["se"], label=f"{record.key} riley {end}")
+        assert_close(riley.ci_high, result.ci_high, rtol=0)
     assert combinations == {(method, test) for method in meta.METHODS for test in meta.TESTS}
 
 
@@ -72,12 +78,11 @@ def test_every_rma_call(source: str, name: str) -> None:
 def test_leave_one_out(source: str, name: str) -> None:
     dataset = load(source, name)
     y, s = dataset.data["yi"], dataset.data["sei"]
-    left_out = np.where(np.eye(y.size, dtype=bool), np.nan, y)
     # metafor was told to stop at a change of tau2 below 1e-14, which is 1e-8 of these tau2.
     rtol = 1e-8 if name == "meta_smallscale" else 1e-9
     for record in dataset.records:
         if record.function == "leave1out" and record.value is not None:
-            result = random_effects(left_out, s, method=record.key.split("'")[1])
+            result = meta.leave_one_out(y, s, method=record.key.split("'")[1])
             for theirs, ours in LEFT_OUT.items():
                 assert_close(getattr(result, ours), record.value[theirs], rtol=rtol, atol=1e-14, label=theirs)
 
@@ -276,6 +281,7 @@ def test_one_study_of_overwhelming_precision() -> None:
     [
         ([1.0, 2.0], [1.0, 2.0], {"method": "reml"}, "'FE', 'DL'"),
         ([1.0, 2.0], [1.0, 2.0], {"test": "hk"}, "'z', 't', 'knha', 'adhoc'"),
+        ([1.0, 2.0], [1.0, 2.0], {"prediction": "t"}, "'default', 'riley'"),
         ([1.0, 2.0], [1.0, 2.0], {"alpha": 0}, "between 0 and 1"),
         ([1.0, 2.0], [1.0, 2.0], {"alpha": "0.05"}, "between 0 and 1"),
         ([1.0, 2.0], [1.0, 2.0], {"axis": 1}, "axis=1 is not an axis"),

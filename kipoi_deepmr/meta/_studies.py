@@ -3,6 +3,7 @@
 import enum
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ class MetaStatus(enum.IntEnum):
     OK
         The pooled effect is a number.
     TOO_FEW_STUDIES
-        No study is present.
+        No study is present; for an interval of tau2, fewer than two.
     INVALID_STANDARD_ERROR
         A standard error is zero, negative or infinite.
     INVALID_ESTIMATE
@@ -65,6 +66,11 @@ class Studies:
         return np.asarray(np.where(self.present, self.v, 0.0).max(axis=-1))
 
 
+def typical_variance(studies: Studies) -> FloatArray:
+    """Return the sampling variance that the studies have together (Higgins and Thompson 2002)."""
+    return np.asarray((studies.n - 1) / Weighted(studies, np.zeros(studies.n.shape)).trace)
+
+
 class Weighted:
     """Sums over the studies of each batch with weights 1 / (v + tau2); P = W - W 1 1' W / total."""
 
@@ -99,6 +105,18 @@ class Weighted:
 def dot(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the sum of products over the studies of each batch."""
     return np.asarray(np.einsum("ij,ij->i", a, b), dtype=np.float64)
+
+
+def check_option(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError naming the allowed values when `value` is none of them."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError unless `alpha` is a number between 0 and 1."""
+    if not isinstance(alpha, Real) or not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha!r} must be a number between 0 and 1, for example 0.05 for 95% intervals")
 
 
 def read_studies(estimate: npt.ArrayLike, se: npt.ArrayLike, axis: int) -> tuple[FloatArray, FloatArray]:

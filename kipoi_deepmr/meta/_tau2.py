@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from kipoi_deepmr.meta._studies import FloatArray, Studies, Weighted, dot
 
@@ -62,19 +63,19 @@ def _sum_of_squares(studies: Studies) -> FloatArray:
 
 
 def _paule_mandel(studies: Studies) -> tuple[FloatArray, FloatArray]:
-    tau2 = _solve(studies, _generalised_q, None)
+    tau2 = _solve(studies, _excess_q, None)
     at = Weighted(studies, tau2)
     return tau2, np.sqrt(2 * studies.n**2 / (studies.n - 1)) / at.total
 
 
 def _ml(studies: Studies) -> tuple[FloatArray, FloatArray]:
-    tau2 = _solve(studies, _ml_score, _log_likelihood)
+    tau2 = _solve(studies, ml_score, log_likelihood)
     at = Weighted(studies, tau2)
     return tau2, np.sqrt(2 / dot(at.w, at.w))
 
 
 def _reml(studies: Studies) -> tuple[FloatArray, FloatArray]:
-    tau2 = _solve(studies, _reml_score, _restricted_log_likelihood)
+    tau2 = _solve(studies, reml_score, restricted_log_likelihood)
     return tau2, np.sqrt(2 / Weighted(studies, tau2).trace_square)
 
 
@@ -90,14 +91,20 @@ TAU2: dict[str, Callable[[Studies], tuple[FloatArray, FloatArray]]] = {
     "REML": _reml,
 }
 
-_Score = Callable[[Studies, FloatArray], tuple[FloatArray, FloatArray]]
-_Likelihood = Callable[[Studies, FloatArray], FloatArray]
+Score = Callable[[Studies, FloatArray], tuple[FloatArray, FloatArray]]
+Likelihood = Callable[[Studies, FloatArray], FloatArray]
+Falling = Callable[[npt.NDArray[np.intp], FloatArray], tuple[FloatArray, FloatArray]]
 
 
-def _generalised_q(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+def generalised_q(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return Q with weights 1 / (v + tau2), which falls with tau2, and its slope."""
     at = Weighted(studies, tau2)
-    slope = -dot(at.weighted_residual, at.weighted_residual)
-    return at.q - (studies.n - 1), slope
+    return at.q, -dot(at.weighted_residual, at.weighted_residual)
+
+
+def _excess_q(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+    q, slope = generalised_q(studies, tau2)
+    return q - (studies.n - 1), slope
 
 
 def _quadratic_forms(at: Weighted) -> tuple[FloatArray, FloatArray]:
@@ -106,38 +113,46 @@ def _quadratic_forms(at: Weighted) -> tuple[FloatArray, FloatArray]:
     return dot(py, py), dot(at.w * centred, centred)
 
 
-def _ml_score(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+def ml_score(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the first and second derivative of `log_likelihood`."""
     at = Weighted(studies, tau2)
     yppy, ypppy = _quadratic_forms(at)
     return (yppy - at.total) / 2, dot(at.w, at.w) / 2 - ypppy
 
 
-def _reml_score(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+def reml_score(studies: Studies, tau2: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the first and second derivative of `restricted_log_likelihood`."""
     at = Weighted(studies, tau2)
     yppy, ypppy = _quadratic_forms(at)
     return (yppy - at.trace) / 2, at.trace_square / 2 - ypppy
 
 
-def _log_likelihood(studies: Studies, tau2: FloatArray) -> FloatArray:
+def log_likelihood(studies: Studies, tau2: FloatArray) -> FloatArray:
+    """Return the log-likelihood at its best mean, up to a constant."""
     at = Weighted(studies, tau2)
     log_variance = np.where(studies.present, np.log(studies.v + tau2[:, None]), 0.0).sum(axis=-1)
     return np.asarray(-(log_variance + at.q) / 2)
 
 
-def _restricted_log_likelihood(studies: Studies, tau2: FloatArray) -> FloatArray:
-    return np.asarray(_log_likelihood(studies, tau2) - np.log(Weighted(studies, tau2).total) / 2)
+def restricted_log_likelihood(studies: Studies, tau2: FloatArray) -> FloatArray:
+    """Return the restricted log-likelihood, up to a constant."""
+    return np.asarray(log_likelihood(studies, tau2) - np.log(Weighted(studies, tau2).total) / 2)
 
 
-def _solve(studies: Studies, score: _Score, likelihood: _Likelihood | None) -> FloatArray:
+def _solve(studies: Studies, score: Score, likelihood: Likelihood | None) -> FloatArray:
     """Return the tau2 >= 0 where `score` falls through zero; of several, and zero itself, the most likely one."""
-    edges, signs = _score_on_grid(studies, score)
+    edges = tau2_grid(studies, _beyond_every_maximum(studies))
+    signs = np.sign(over_grid(edges, lambda tau2: score(studies, tau2)[0]))
     row, cell = np.nonzero((signs[:, :-1] > 0) & (signs[:, 1:] <= 0))
-    roots = _safeguarded_newton(studies.rows(row), score, edges[row, cell], edges[row, cell + 1])
+    found = studies.rows(row)
+    roots = safeguarded_newton(
+        lambda index, tau2: score(found.rows(index), tau2), edges[row, cell], edges[row, cell + 1]
+    )
     best = np.zeros(studies.n.shape)
     if likelihood is None:
         best[row] = roots
         return best
-    height = likelihood(studies.rows(row), roots)
+    height = likelihood(found, roots)
     # Writing in the order of increasing height leaves the highest of each batch.
     rising = np.lexsort((height, row))
     top = np.full(studies.n.shape, -np.inf)
@@ -145,15 +160,21 @@ def _solve(studies: Studies, score: _Score, likelihood: _Likelihood | None) -> F
     return np.where(top >= likelihood(studies, np.zeros(studies.n.shape)), best, 0.0)
 
 
-def _score_on_grid(studies: Studies, score: _Score) -> tuple[FloatArray, FloatArray]:
-    """Return grid points (B, G) of tau2 from 0 to where the score must be negative, and the score's signs there.
+def _beyond_every_maximum(studies: Studies) -> FloatArray:
+    """Return a tau2 from which on every score is negative.
 
     With range R of the effects, sum w^2 r^2 <= k R^2 / tau2^2, while both traces exceed (k - 1) / (4 tau2) for
-    tau2 >= max(v): every score is negative from max(v, 8 R^2) on. Below a thousandth of the smallest variance the
-    weights, hence the score, are constant to that precision.
+    tau2 >= max(v): every score is negative from max(v, 8 R^2) on.
+    """
+    return np.asarray(1.01 * np.maximum(studies.largest_variance, 8 * studies.range**2))
+
+
+def tau2_grid(studies: Studies, high: FloatArray) -> FloatArray:
+    """Return grid points (B, G) of tau2: 0, then equal steps of its logarithm up to `high`.
+
+    Below a thousandth of the smallest variance the weights, hence a score, are constant to that precision.
     """
     low = studies.v[:, 0] / 1000
-    high = 1.01 * np.maximum(studies.largest_variance, 8 * studies.range**2)
     high = np.maximum(high, 2 * low)
     decades = np.log10(high / low)
     decades = np.where(np.isfinite(decades), decades, 1.0)
@@ -161,12 +182,19 @@ def _score_on_grid(studies: Studies, score: _Score) -> tuple[FloatArray, FloatAr
     steps = np.linspace(0, 1, count)
     edges = np.zeros((low.size, count + 1))
     edges[:, 1:] = low[:, None] * 10 ** (decades[:, None] * steps)
-    signs = np.stack([np.sign(score(studies, edges[:, g])[0]) for g in range(count + 1)], axis=-1)
-    return edges, signs
+    return edges
 
 
-def _safeguarded_newton(studies: Studies, score: _Score, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Return the root between `low` (score > 0) and `high` (score <= 0): Newton steps, bisection where they fail."""
+def over_grid(edges: FloatArray, function: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Return the function of tau2 at each point of the grid."""
+    return np.stack([function(edges[:, point]) for point in range(edges.shape[1])], axis=-1)
+
+
+def safeguarded_newton(function: Falling, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Return the roots between `low` (value > 0) and `high` (value <= 0): Newton steps, bisection where they fail.
+
+    The function takes the numbers of the roots that are still sought, and a tau2 for each.
+    """
     root: FloatArray = (low + high) / 2
     last_step = high - low
     active = np.arange(root.size)
@@ -174,7 +202,7 @@ def _safeguarded_newton(studies: Studies, score: _Score, low: FloatArray, high: 
         if active.size == 0:
             break
         here = root[active]
-        value, slope = score(studies.rows(active), here)
+        value, slope = function(active, here)
         positive = value > 0
         low[active] = np.where(positive, here, low[active])
         high[active] = np.where(positive, high[active], here)

@@ -1,13 +1,23 @@
 """Random-effects meta-analysis: one pooled effect per batch, with the conventions of R's metafor."""
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kipoi_deepmr.meta._studies import FloatArray, IntArray, MetaStatus, Studies, Weighted, read_studies, sort_studies
+from kipoi_deepmr.meta._studies import (
+    FloatArray,
+    IntArray,
+    MetaStatus,
+    Studies,
+    Weighted,
+    check_alpha,
+    check_option,
+    read_studies,
+    sort_studies,
+    typical_variance,
+)
 from kipoi_deepmr.meta._tau2 import TAU2
 
 METHODS = tuple(TAU2)
@@ -32,7 +42,7 @@ class MetaResult:
     q, q_pvalue : ndarray of float64
         Cochran's Q and its p-value with n_studies - 1 degrees of freedom; 0 and 1 for one study.
     prediction_low, prediction_high : ndarray of float64
-        Interval for the true effect of a new study, with the same quantile as the confidence interval; NaN for "FE".
+        Interval for the true effect of a new study; NaN for "FE".
     n_studies : ndarray of int64
         Studies that are present.
     status : ndarray of int64
@@ -65,6 +75,7 @@ def random_effects(
     test: str = "z",
     alpha: float = 0.05,
     axis: int = -1,
+    prediction: str = "default",
 ) -> MetaResult:
     r"""Pool the estimates of several studies (here: sequences) that differ by more than their errors.
 
@@ -87,6 +98,9 @@ def random_effects(
         One minus the level of the intervals.
     axis : int, default -1
         Axis of the studies.
+    prediction : {"default", "riley"}, default "default"
+        Quantile of the prediction interval: the one of the confidence interval, or Student's with n_studies - 2
+        degrees of freedom, which leaves it undefined below three studies (metafor's takes one degree then).
 
     Returns
     -------
@@ -106,7 +120,8 @@ def random_effects(
     Higgins and Thompson (2002), Statistics in Medicine 21:1539 (I2, H2); Riley, Higgins and Deeks (2011), BMJ 342:d549
     (prediction interval).
     """
-    _check_options(method, test, alpha)
+    check_options(method, test, alpha)
+    check_option("prediction", prediction, ("default", "riley"))
     effect, error = read_studies(estimate, se, axis)
     shape = effect.shape[:-1]
     studies, status = sort_studies(effect, error)
@@ -126,6 +141,9 @@ def random_effects(
     quantile = np.where(student, -special.stdtrit(np.maximum(pairs, 1), alpha / 2), normal)
     z = np.abs(mean / mean_se)
     spread = np.sqrt(mean_se**2 + tau2) if method != "FE" else np.full(tau2.shape, np.nan)
+    new_study = quantile
+    if prediction == "riley":
+        new_study = np.where(pairs > 1, -special.stdtrit(np.maximum(pairs - 1, 1), alpha / 2), np.nan)
     i2, h2 = _heterogeneity(method, tau2, fixed, studies)
 
     def blank(values: FloatArray) -> FloatArray:
@@ -143,19 +161,18 @@ def random_effects(
         h2=blank(h2),
         q=blank(fixed.q),
         q_pvalue=blank(np.where(pairs > 0, special.chdtrc(np.maximum(pairs, 1), fixed.q), 1.0)),
-        prediction_low=blank(mean - quantile * spread),
-        prediction_high=blank(mean + quantile * spread),
+        prediction_low=blank(mean - new_study * spread),
+        prediction_high=blank(mean + new_study * spread),
         n_studies=studies.n.reshape(shape),
         status=np.asarray(status, dtype=np.int64).reshape(shape),
     )
 
 
-def _check_options(method: str, test: str, alpha: float) -> None:
-    for name, value, allowed in (("method", method, METHODS), ("test", test, TESTS)):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
-    if not isinstance(alpha, Real) or not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha!r} must be a number between 0 and 1, for example 0.05 for 95% intervals")
+def check_options(method: str, test: str, alpha: float) -> None:
+    """Raise ValueError for an estimator, a test or a level that is not known."""
+    check_option("method", method, METHODS)
+    check_option("test", test, TESTS)
+    check_alpha(alpha)
 
 
 def _heterogeneity(method: str, tau2: FloatArray, fixed: Weighted, studies: Studies) -> tuple[FloatArray, FloatArray]:
@@ -164,7 +181,7 @@ def _heterogeneity(method: str, tau2: FloatArray, fixed: Weighted, studies: Stud
         h2 = fixed.q / pairs
         i2 = np.where(fixed.q > 0, np.maximum(1 - pairs / fixed.q, 0), 0.0)
     else:
-        typical = pairs / fixed.trace
+        typical = typical_variance(studies)
         h2 = tau2 / typical + 1
         i2 = tau2 / (tau2 + typical)
     return np.where(pairs > 0, 100 * i2, 0.0), np.where(pairs > 0, h2, 1.0)
