@@ -13,7 +13,8 @@ from kipoi_deepmr.mr._groups import Groups, read_groups
 from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_option, read_array
 from kipoi_deepmr.mr.held_out import HeldOut, check_folds, check_min_f
 
-_BLOCK_ELEMENTS = 2**21
+# A block whose arrays stay in the cache of a core.
+_BLOCK_ELEMENTS = 2**18
 # An estimate needs a denominator that differs from zero at this two-sided level, whatever the level of its interval.
 _WEAK = 0.05
 
@@ -305,14 +306,16 @@ def _pleiotropy(
     product = x * residual
     total = sum_x * sum_r - product.sum(axis=1, keepdims=True)
     without = total - (x * sum_r + residual * sum_x - 2 * product)
-    slope = groups.inside(weight[:, None] * total) / (draws * (draws - 1))
-    slope_without = groups.inside(weight[:, None] * without) / ((draws - 1) * (draws - 2))
+    # Sums of squares over groups of one variant need no sorting.
+    inside = np.asarray if groups.start.size == groups.order.size else groups.inside
+    slope = inside(weight[:, None] * total) / (draws * (draws - 1))
+    slope_without = inside(weight[:, None] * without) / ((draws - 1) * (draws - 2))
     count = np.asarray(np.count_nonzero(groups.count(weight > 0), axis=-1))
     if sign is None:
         return _excess(slope, slope_without, count), np.zeros(count.shape)
     change = (level / strength)[:, None, None]
-    direct = groups.inside(share[:, None] * sum_r) / draws - change * slope
-    direct_without = groups.inside(share[:, None] * (sum_r - residual)) / (draws - 1) - change * slope_without
+    direct = inside(share[:, None] * sum_r) / draws - change * slope
+    direct_without = inside(share[:, None] * (sum_r - residual)) / (draws - 1) - change * slope_without
     return _excess(slope, slope_without, count), _excess(direct, direct_without, count)
 
 
