@@ -35,8 +35,18 @@ R_STOPS = {"mr_edge_zero_byse": Status.INVALID_STANDARD_ERROR, "mr_edge_nan": St
 # What the reference holds that belongs to other estimators; a function that is in no list fails the test below.
 COVERED = {
     "MRPRESSO": {"mr_presso", "global test observed RSS"},
-    "MendelianRandomization": {"mr_pivw", "mr_divw", "mr_median", "mr_maxlik", "mr_ivw", "mr_egger", "mr_loo"},
+    "MendelianRandomization": {
+        "mr_mbe",
+        "mr_pivw",
+        "mr_divw",
+        "mr_median",
+        "mr_maxlik",
+        "mr_ivw",
+        "mr_egger",
+        "mr_loo",
+    },
     "TwoSampleMR": {
+        "mr_mode",
         "mr_penalised_weighted_median",
         "mr_weighted_median",
         "mr_simple_median",
@@ -55,7 +65,7 @@ COVERED = {
 }
 ELSEWHERE: dict[str, set[str]] = {
     "MendelianRandomization": {
-        *("mr_mbe", "mr_conmix", "mr_lasso", "mr_cML"),
+        *("mr_conmix", "mr_lasso", "mr_cML"),
         "cML_estimate_random",
     },
     "TwoSampleMR": {
@@ -63,7 +73,6 @@ ELSEWHERE: dict[str, set[str]] = {
         *(
             "mr_egger_regression_bootstrap",
             "mr_meta_fixed_simple",
-            "mr_mode",
         ),
         "mr_raps",
     },
@@ -83,7 +92,7 @@ def test_every_mr_ivw_call(source: str, name: str) -> None:
     for record in filter(is_ivw, dataset.records):
         options = mr_options(record, dataset)
         if options.get("robust") or "single variants" in record.key:
-            continue
+            continue  # see test_mr_robust and below
         result = mr.ivw(*inputs(dataset), **options)
         compared += 1
         if record.value is None:
@@ -149,12 +158,6 @@ def test_nothing_in_the_reference_is_left_out(source: str, name: str) -> None:
             assert not unknown, f"{record.key} has an option that is neither compared nor listed"
 
 
-def test_robust_is_refused_with_a_way_out() -> None:
-    for estimator in (mr.ivw, mr.egger):
-        with pytest.raises(NotImplementedError, match="not available yet; use penalized=True"):
-            estimator([1.0], [1.0], [1.0], [1.0], robust=True)
-
-
 def test_the_committed_sets_are_part_of_the_full_ones() -> None:
     assert len(names("committed", "mr_")) >= 15
     if names("full", "mr_"):
@@ -170,6 +173,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"model": "fixed"},
     {"weights": "delta", "psi": 0.4},
     {"penalized": True},
+    {"robust": True},
+    {"robust": True, "penalized": True, "weights": "delta", "distribution": "t-dist"},
 ]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)
 each = pytest.mark.parametrize("options", VARIANTS, ids=str)
@@ -198,16 +203,20 @@ def test_scale(
 @settings(max_examples=15, deadline=None)
 @given(seed=seeds, n=sizes)
 def test_sign_order_and_padding(estimator: Callable[..., Any], options: dict[str, Any], seed: int, n: int) -> None:
-    bx, bxse, by, byse = draw(seed, n)
+    # Of three or four variants a robust fit may be almost undetermined.
+    robust = "robust" in options
+    rtol = 1e-5 if robust else 1e-7
+    bx, bxse, by, byse = draw(seed, n + 3 * robust)
+    n = bx.size
     plain = estimator(bx, bxse, by, byse, **options)
     rng = np.random.default_rng(seed)
     sign, order = rng.choice([-1.0, 1.0], n), rng.permutation(n)
-    assert_same_fit(estimator(bx * sign, bxse, by * sign, byse, **options), plain)
-    assert_same_fit(estimator(bx[order], bxse[order], by[order], byse[order], **options), plain)
+    assert_same_fit(estimator(bx * sign, bxse, by * sign, byse, **options), plain, rtol=rtol)
+    assert_same_fit(estimator(bx[order], bxse[order], by[order], byse[order], **options), plain, rtol=rtol)
     padded = [np.insert(array, [0, n, n], 9.0) for array in (bx, bxse, by, byse)]
     for position, which in ((0, 0), (n + 1, 2), (n + 2, 3)):
         padded[which][position] = np.nan
-    assert_same_fit(estimator(*padded, **options), plain)
+    assert_same_fit(estimator(*padded, **options), plain, rtol=rtol)
 
 
 @both
@@ -224,7 +233,9 @@ def test_batch_is_a_loop(estimator: Callable[..., Any], options: dict[str, Any])
         alone = estimator(*(column[index] for column in columns), **options)
         for field in fields(alone):
             actual, wanted = getattr(together, field.name)[index], getattr(alone, field.name)
-            np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-14, err_msg=field.name)
+            # A robust fit goes on until all fits of its block have converged to 1e-12.
+            rtol = 1e-9 if "robust" in options else 1e-12
+            np.testing.assert_allclose(actual, wanted, rtol=rtol, atol=rtol / 100, err_msg=field.name)
 
 
 @both
@@ -398,6 +409,7 @@ def test_pvalues_come_from_the_tail() -> None:
         (None, {"psi": [0.1, 0.2]}, "does not broadcast"),
         (None, {"correlation": np.eye(3)}, "correlation must have shape"),
         (None, {"correlation": np.eye(4), "weights": "delta"}, "cannot be combined"),
+        (None, {"correlation": np.eye(4), "robust": True}, "cannot be combined"),
     ],
 )
 def test_wrong_arguments(estimator: Callable[..., Any], arguments: Any, options: dict[str, Any], message: str) -> None:

@@ -7,6 +7,7 @@ from scipy import special
 
 from kipoi_deepmr.mr._design import Design
 from kipoi_deepmr.mr._inputs import BoolArray, FloatArray, IntArray, Status
+from kipoi_deepmr.mr._robust import mm_fit
 
 # The relative norm below which R's lm() calls a column collinear.
 _COLLINEAR = 1e-7
@@ -14,7 +15,10 @@ _COLLINEAR = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Coefficients with their fixed-effect standard errors (residual standard error taken as 1)."""
+    """Coefficients with their fixed-effect standard errors (residual standard error taken as 1).
+
+    `rss` is the sum of squared residuals; of a robust fit it is the squared scale times `df`.
+    """
 
     slope: FloatArray
     slope_se: FloatArray
@@ -85,6 +89,16 @@ def with_intercept(design: Design) -> Fit:
     )
 
 
+def robust_through_origin(design: Design) -> Fit:
+    """Regress y on x without an intercept by MM-estimation; a single variant is fitted exactly."""
+    return _robustly(design, through_origin(design), design.x[..., None])
+
+
+def robust_with_intercept(design: Design) -> Fit:
+    """Regress y on x and the sign column by MM-estimation."""
+    return _robustly(design, with_intercept(design), np.stack([design.x, design.sign], axis=-1))
+
+
 def is_collinear(sxx: FloatArray, size: FloatArray) -> BoolArray:
     """Return where a centred sum of squares is no more than rounding beside the column's norm `size`."""
     return np.asarray(np.isfinite(size) & ~(np.sqrt(sxx) > _COLLINEAR * size), dtype=np.bool_)
@@ -144,6 +158,23 @@ def pvalue(
         conservative = np.fmax(normal, 2 * special.stdtr(np.maximum(df, 1), -z / rse))
         student = np.where(_underdispersed(rse), conservative, student)
     return np.where(df > 0, student, normal)
+
+
+def _robustly(design: Design, fit: Fit, columns: FloatArray) -> Fit:
+    """Return the MM-estimates where least squares has an answer and a degree of freedom, else `fit`."""
+    asked = (fit.status == Status.OK) & (fit.df > 0)
+    robust = mm_fit(columns, design.y, design.used, asked)
+    has_intercept = columns.shape[-1] > 1
+    return Fit(
+        slope=np.where(asked, robust.coefficients[..., 0], fit.slope),
+        slope_se=np.where(asked, robust.unit_se[..., 0], fit.slope_se),
+        intercept=np.where(asked & has_intercept, robust.coefficients[..., -1], fit.intercept),
+        intercept_se=np.where(asked & has_intercept, robust.unit_se[..., -1], fit.intercept_se),
+        residual=np.where(asked[..., None], robust.residual, fit.residual),
+        rss=np.where(asked, robust.scale**2 * fit.df, fit.rss),
+        df=fit.df,
+        status=fit.status,
+    )
 
 
 def _underdispersed(rse: FloatArray | None) -> BoolArray:

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kipoi_deepmr.mr._design import build_design, correlate, keep_zero_outcomes, penalize_residuals
-from kipoi_deepmr.mr._inputs import FloatArray, IntArray, read_associations
-from kipoi_deepmr.mr._regression import chi2_pvalue, interval, pvalue, with_intercept
+from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, read_associations
+from kipoi_deepmr.mr._regression import chi2_pvalue, dot, interval, pvalue, robust_with_intercept, with_intercept
 from kipoi_deepmr.mr._strength import i2_gx
 from kipoi_deepmr.mr.ivw import check_options
 
@@ -27,7 +27,8 @@ class EggerResult:
     rse : ndarray of float64, shape (...)
         Residual standard error with n_used - 2 degrees of freedom.
     q, q_pvalue : ndarray of float64, shape (...)
-        Rucker's Q' with n_used - 2 degrees of freedom; NaN when penalized.
+        Rucker's Q' with n_used - 2 degrees of freedom, the sum of squared residuals, also of a robust fit; NaN when
+        penalized.
     i2_gx : ndarray of float64, shape (...)
         Weighted I2_GX, a fraction in [0, 1]; NaN with a correlation matrix.
     status : ndarray of int64, shape (...)
@@ -85,7 +86,7 @@ def egger(
     model : {"default", "random", "fixed"}, default "default"
         "default" is "random". "fixed" (not offered by R) takes the residual standard error as 1.
     robust : bool, default False
-        Not available yet.
+        As in `ivw`.
     penalized : bool, default False
         Fit again with weights multiplied by min(1, 100 p) (delta weights: 20 p), with p from the chi-squared test of
         a variant's residual in the ordinary fit.
@@ -110,14 +111,12 @@ def egger(
     ------
     ValueError
         For shapes that do not fit, or an option that is not known.
-    NotImplementedError
-        For ``robust=True``.
 
     References
     ----------
     Bowden, Davey Smith and Burgess (2015), International Journal of Epidemiology 44:512; Bowden et al. (2016),
     International Journal of Epidemiology 45:1961 (I2_GX); Burgess and Thompson (2017), European Journal of
-    Epidemiology 32:377 (intervals).
+    Epidemiology 32:377 (intervals); Rees et al. (2019), PLoS ONE 14:e0222362 (robust regression).
     """
     check_options(model, robust, penalized, weights, correlation, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
@@ -127,10 +126,9 @@ def egger(
         dilution = np.full(data.shape[:-1], np.nan)
     else:
         dilution = i2_gx(data.bx, data.bxse, data.byse, where=design.present)
-    fit = with_intercept(design)
     if penalized:
-        design = penalize_residuals(design, fit.residual, weights)
-        fit = with_intercept(design)
+        design = penalize_residuals(design, with_intercept(design).residual, weights)
+    fit = robust_with_intercept(design) if robust else with_intercept(design)
 
     scale = np.ones(fit.rse.shape) if model == "fixed" else np.maximum(fit.rse, 1)
     se, intercept_se = fit.slope_se * scale, fit.intercept_se * scale
@@ -138,7 +136,7 @@ def egger(
     rse = None if model == "fixed" else fit.rse
     ci_low, ci_high = interval(fit.slope, se, alpha=alpha, df=t_df, rse=rse)
     intercept_ci_low, intercept_ci_high = interval(fit.intercept, intercept_se, alpha=alpha, df=t_df, rse=rse)
-    q = np.where((fit.df > 0) & (not penalized), fit.rss, np.nan)
+    q = np.where((fit.status == Status.OK) & (not penalized), dot(fit.residual, fit.residual), np.nan)
     return EggerResult(
         estimate=fit.slope,
         se=np.asarray(se),

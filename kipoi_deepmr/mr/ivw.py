@@ -16,7 +16,14 @@ from kipoi_deepmr.mr._inputs import (
     check_option,
     read_associations,
 )
-from kipoi_deepmr.mr._regression import chi2_pvalue, dot, interval, pvalue, through_origin
+from kipoi_deepmr.mr._regression import (
+    chi2_pvalue,
+    dot,
+    interval,
+    pvalue,
+    robust_through_origin,
+    through_origin,
+)
 from kipoi_deepmr.mr._strength import mean_f_statistic
 
 _FIXED_BELOW = 4
@@ -37,7 +44,8 @@ class IVWResult:
     rse : ndarray of float64, shape (...)
         Residual standard error; 1 with a single instrument.
     q, q_pvalue : ndarray of float64, shape (...)
-        Cochran's Q with n_used - 1 degrees of freedom; NaN when penalized and with a single instrument.
+        Cochran's Q with n_used - 1 degrees of freedom, when robust (n_used - 1) rse^2; NaN when penalized and with
+        a single instrument.
     f_statistic : ndarray of float64, shape (...)
         Mean of (bx / bxse)^2; with a correlation matrix R it is z' R^-1 z / J with z = bx / bxse.
     status : ndarray of int64, shape (...)
@@ -89,7 +97,9 @@ def ivw(
         "random" multiplies the fixed-effect standard error by max(RSE, 1); "default" is "fixed" below 4 instruments
         and "random" from 4 on, decided for every fit by its own number of instruments.
     robust : bool, default False
-        Not available yet.
+        MM-estimation with Tukey's bisquare, as R's `lmrob`, which gives little or no weight to outlying variants; the
+        scale of the residuals takes the place of RSE. A single instrument is not affected. Where all residuals are 0
+        the standard error is that of the ordinary fit.
     penalized : bool, default False
         Multiply the weight of a variant by min(1, 100 p) (delta weights: 20 p), with p from the chi-squared test of
         its ratio about the median ratio. Variants with bx = 0 or byse = 0 leave the fit; see `n_used`.
@@ -100,7 +110,7 @@ def ivw(
         Correlation of the two errors of a variant, for delta weights only; broadcasts to (..., J).
     correlation : array_like, shape (..., J, J), optional
         Correlation of the instruments' errors: generalised least squares. Rows of absent variants may be NaN. It
-        cannot be combined with `penalized` or delta weights (R ignores these silently).
+        cannot be combined with `robust`, `penalized` or delta weights (R ignores these silently).
     distribution : {"normal", "t-dist"}, default "normal"
         Student t has n_instruments - 1 degrees of freedom.
     alpha : float, default 0.05
@@ -115,13 +125,12 @@ def ivw(
     ------
     ValueError
         For shapes that do not fit, or an option that is not known.
-    NotImplementedError
-        For ``robust=True``.
 
     References
     ----------
     Burgess, Butterworth and Thompson (2013), Genetic Epidemiology 37:658; Rees et al. (2019), PLoS ONE 14:e0222362
-    (penalised weights); Thompson, Minelli and Del Greco (2016), International Journal of Biostatistics 12 (delta).
+    (robust regression, penalised weights); Yohai (1987), Annals of Statistics 15:642 (MM-estimation); Thompson,
+    Minelli and Del Greco (2016), International Journal of Biostatistics 12 (delta).
     """
     check_options(model, robust, penalized, weights, correlation, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
@@ -131,7 +140,7 @@ def ivw(
     else:
         f_statistic = _correlated_f(design, data, correlation)
         design = correlate(design, data, correlation, orient=False)
-    fit = through_origin(design)
+    fit = robust_through_origin(design) if robust else through_origin(design)
 
     random = is_random(model, design.n_instruments)
     se = fit.slope_se * np.where(random, np.maximum(fit.rse, 1), 1.0)
@@ -168,17 +177,17 @@ def check_options(
     distribution: str,
     alpha: float,
 ) -> None:
-    """Raise for an option that is not known or not available, or for a pair of options that exclude each other."""
+    """Raise for an option that is not known, or for a pair of options that exclude each other."""
     check_option("model", model, ("default", "random", "fixed"))
     check_option("robust", robust, (True, False))
     check_option("penalized", penalized, (True, False))
     check_option("weights", weights, ("simple", "delta"))
     check_option("distribution", distribution, ("normal", "t-dist"))
     check_alpha(alpha)
-    if robust:
-        raise NotImplementedError("robust regression is not available yet; use penalized=True or a median estimator")
-    if correlation is not None and (penalized or weights != "simple"):
-        raise ValueError("correlation cannot be combined with penalized=True or weights='delta'; leave one of them out")
+    if correlation is not None and (robust or penalized or weights != "simple"):
+        raise ValueError(
+            "correlation cannot be combined with robust=True, penalized=True or weights='delta'; leave one of them out"
+        )
 
 
 def _correlated_f(design: Design, data: Associations, correlation: npt.ArrayLike) -> FloatArray:
