@@ -15,6 +15,7 @@ from kipoi_deepmr.mr.median import MedianResult, penalized_weighted_median, simp
 from kipoi_deepmr.mr.mode import ModeResult, simple_mode, weighted_mode
 from kipoi_deepmr.mr.overlap_debiased_ivw import OverlapDebiasedIVWResult, overlap_debiased_ivw
 from kipoi_deepmr.mr.penalized_ivw import PenalizedIVWResult, penalized_ivw
+from kipoi_deepmr.mr.radial import RadialResult, radial_egger, radial_ivw
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ModeResult",
     "OverlapDebiasedIVWResult",
     "PenalizedIVWResult",
+    "RadialResult",
     "RatioResult",
     "RuckerQ",
     "Status",
@@ -46,6 +48,8 @@ __all__ = [
     "overlap_debiased_ivw",
     "penalized_ivw",
     "penalized_weighted_median",
+    "radial_egger",
+    "radial_ivw",
     "ratio",
     "simple_median",
     "simple_mode",
