@@ -23,10 +23,30 @@ EFFECTS_GROUP = "effects"
 LOCAL_GROUP = "local"
 GLOBAL_GROUP = "global"
 REVERSE_GROUP = "reverse"
+DRAWN_GROUP = "from_draws"
 _ESTIMATES = (LOCAL_GROUP, GLOBAL_GROUP, REVERSE_GROUP)
 _FILES_PER_VARIABLE = 1000
 _DIGEST = "config_sha256"
 _ESTIMATES_OF = "estimates_of"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Estimates that are made while the draws are in memory, and written with the effects.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        Names of the methods.
+    directions : tuple of str
+        Those of `terms.DIRECTIONS` that are estimated.
+    settings : str
+        JSON of all that decides the estimates.
+    """
+
+    methods: tuple[str, ...]
+    directions: tuple[str, ...]
+    settings: str
 
 
 @dataclass(frozen=True)
@@ -36,19 +56,28 @@ class Template:
     Attributes
     ----------
     coords : mapping of str to array
-        Coordinates of `/effects` by the names of `terms.INDEXES` and `terms.COORDS` (without `completed`).
+        Coordinates of `/effects` by the names of `terms.INDEXES` and `terms.COORDS` (without `completed`). With the
+        coordinate `draw` the effects of every draw are kept.
     scale : str
         Scale of the effects.
     standard_error : str
         Meaning of the standard errors.
     attrs : mapping
         Attributes of the root: title, configuration, digests, versions.
+    drawn : Drawn, optional
+        Estimates to be made from draws.
     """
 
     coords: Mapping[str, NDArray[Any]]
     scale: str
     standard_error: str
     attrs: Mapping[str, Any]
+    drawn: Drawn | None = None
+
+    @property
+    def variables(self) -> Mapping[str, terms.Term]:
+        """Variables of `/effects`."""
+        return {**terms.EFFECTS, **(terms.DRAWS if terms.DRAW in self.coords else {})}
 
     def size(self, dim: str) -> int:
         """Length of a dimension."""
@@ -57,7 +86,7 @@ class Template:
     @property
     def nbytes(self) -> int:
         """Bytes of the effects before compression."""
-        return sum(4 * int(np.prod([self.size(dim) for dim in term.dims])) for term in terms.EFFECTS.values())
+        return sum(4 * int(np.prod([self.size(dim) for dim in term.dims])) for term in self.variables.values())
 
 
 class Cube:
@@ -74,6 +103,7 @@ class Cube:
         with explained(path, "opened"):
             self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
             self.shard = self._array("completed").chunks[0]
+            self.drawn = self._drawn()
 
     @classmethod
     def create(cls, path: Path, template: Template, *, overwrite: bool = False) -> "Cube":
@@ -133,14 +163,35 @@ class Cube:
         with explained(self.path, "read"):
             return np.asarray(self._array(name)[...])
 
-    def _array(self, name: str) -> "zarr.Array[Any]":
-        array = self._root[f"{EFFECTS_GROUP}/{name}"]
+    def _array(self, name: str, group: str = EFFECTS_GROUP) -> "zarr.Array[Any]":
+        array = self._root[f"{group}/{name}"]
         if not isinstance(array, zarr.Array):
-            raise StoreError(f"{self.path} is damaged: {EFFECTS_GROUP}/{name} is no array")
+            raise StoreError(f"{self.path} is damaged: {group}/{name} is no array")
         return array
 
+    @property
+    def keeps_draws(self) -> bool:
+        """Whether the effects of every draw are stored."""
+        return f"{EFFECTS_GROUP}/exposure_draws" in self._root
+
+    def _drawn(self) -> Drawn | None:
+        if DRAWN_GROUP not in self._root:
+            return None
+        methods, directions = (
+            np.asarray(self._array(name, DRAWN_GROUP)[...]) for name in (terms.METHOD, terms.DIRECTION)
+        )
+        settings = str(self._root[DRAWN_GROUP].attrs["settings"])
+        return Drawn(tuple(map(str, methods)), tuple(map(str, directions)), settings)
+
     def write(
-        self, start: int, effects: Effects, reference: NDArray[np.float64], reference_sd: NDArray[np.float64]
+        self,
+        start: int,
+        effects: Effects,
+        reference: NDArray[np.float64],
+        reference_sd: NDArray[np.float64],
+        *,
+        draws: NDArray[np.float32] | None = None,
+        drawn: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Write the effects of consecutive sequences, then mark them completed.
 
@@ -152,6 +203,10 @@ class Cube:
             Their effects, (task, sequence, position, allele).
         reference, reference_sd
             Reference predictions and their SDs, shape (exposure + outcome, sequence).
+        draws
+            Effects in every draw, (exposure + outcome, sequence, draw, position, allele), for a store that keeps them.
+        drawn
+            Estimates from them, the variables of `terms.FROM_DRAWS`, for a store that has them.
 
         Raises
         ------
@@ -163,7 +218,7 @@ class Cube:
             raise ValueError(f"start {start} is not a multiple of the shard of {self.shard} sequences")
         where = slice(start, start + count)
         exposures = len(effects.exposure_effect)
-        blocks = {
+        blocks: dict[str, NDArray[Any]] = {
             "exposure_effect": effects.exposure_effect,
             "exposure_se": effects.exposure_se,
             "outcome_effect": effects.outcome_effect,
@@ -174,10 +229,15 @@ class Cube:
             "outcome_reference": reference[exposures:],
             "outcome_reference_sd": reference_sd[exposures:],
         }
+        if draws is not None:
+            blocks |= {"exposure_draws": draws[:exposures], "outcome_draws": draws[exposures:]}
         with explained(self.path, "written"):
             for name, block in blocks.items():
-                leading = terms.EFFECTS[name].dims.index(terms.SEQUENCE)
+                leading = {**terms.EFFECTS, **terms.DRAWS}[name].dims.index(terms.SEQUENCE)
                 self._array(name)[(slice(None),) * leading + (where,)] = block.astype(np.float32)
+            for name, block in (drawn or {}).items():
+                leading = terms.FROM_DRAWS[name].dims.index(terms.SEQUENCE)
+                self._array(name, DRAWN_GROUP)[(slice(None),) * leading + (where,)] = block
             self._array("completed")[where] = True
 
     def note(self, line: str, **attrs: Any) -> None:
@@ -211,7 +271,7 @@ def check_replaceable(path: Path) -> None:
     """
     if not is_store(path):
         raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
-    own = {"zarr.json", EFFECTS_GROUP, *_ESTIMATES}
+    own = {"zarr.json", EFFECTS_GROUP, DRAWN_GROUP, *_ESTIMATES}
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own and entry.name[0] != ".")
     if foreign:
         raise StoreError(
@@ -302,7 +362,7 @@ def _write_template(path: Path, template: Template) -> None:
         dimension_names=(terms.SEQUENCE,),
         attributes=terms.attributes(terms.COORDS["completed"], template.scale),
     )
-    for name, term in terms.EFFECTS.items():
+    for name, term in template.variables.items():
         shape = tuple(template.size(dim) for dim in term.dims)
         by_sequence = tuple(
             shard if dim == terms.SEQUENCE else size for dim, size in zip(term.dims, shape, strict=True)
@@ -323,7 +383,36 @@ def _write_template(path: Path, template: Template) -> None:
         )
     spare = [name for name in (*template.coords, "completed") if name not in terms.INDEXES]
     group.attrs["coordinates"] = " ".join(spare)
+    if template.drawn is not None:
+        _write_drawn(path, template, template.drawn, shard)
     _consolidate(path)
+
+
+def _write_drawn(path: Path, template: Template, drawn: Drawn, shard: int) -> None:
+    coords: dict[str, NDArray[Any]] = {
+        terms.DIRECTION: np.array(drawn.directions, dtype=object),
+        **{dim: template.coords[dim] for dim in terms.LOCAL_DIMS},
+        terms.METHOD: np.array(drawn.methods, dtype=object),
+    }
+    indexes = {
+        name: (name, values, terms.attributes(terms.INDEXES[name], template.scale)) for name, values in coords.items()
+    }
+    attrs = {"title": "local effects estimated from every draw during the run", "settings": drawn.settings}
+    xr.Dataset(coords=indexes, attrs=attrs).to_zarr(
+        path, group=DRAWN_GROUP, mode="a", consolidated=False, zarr_format=3
+    )
+    group = zarr.open_group(path, path=DRAWN_GROUP, mode="r+")
+    for name, term in terms.FROM_DRAWS.items():
+        dtype = "int8" if name == "status" else "float64"
+        group.create_array(
+            name,
+            shape=tuple(len(coords[dim]) for dim in term.dims),
+            dtype=dtype,
+            chunks=tuple(shard if dim == terms.SEQUENCE else len(coords[dim]) for dim in term.dims),
+            fill_value=-1 if name == "status" else np.nan,
+            dimension_names=term.dims,
+            attributes=terms.attributes(term, template.scale),
+        )
 
 
 def _consolidate(path: Path) -> None:

@@ -10,9 +10,13 @@ SEQUENCE = "sequence"
 POSITION = "position"
 ALLELE = "allele"
 METHOD = "method"
+DRAW = "draw"
+DIRECTION = "direction"
 
 ALLELES = ("A", "C", "G", "T")
 UNKNOWN_BASE = "N"
+
+DIRECTIONS = ("forward", "reverse")
 
 LOCAL_DIMS = (EXPOSURE, OUTCOME, SEQUENCE)
 GLOBAL_DIMS = (EXPOSURE, OUTCOME)
@@ -59,6 +63,16 @@ EFFECTS: Mapping[str, Term] = {
     "outcome_reference_sd": Term((OUTCOME, SEQUENCE), "SD over draws of the reference prediction, outcome", "outcome"),
 }
 
+# Present with `effects: {keep_draws: true}`.
+DRAWS: Mapping[str, Term] = {
+    "exposure_draws": Term(
+        (EXPOSURE, SEQUENCE, DRAW, POSITION, ALLELE), "mutant minus reference in each draw, exposure", "exposure"
+    ),
+    "outcome_draws": Term(
+        (OUTCOME, SEQUENCE, DRAW, POSITION, ALLELE), "mutant minus reference in each draw, outcome", "outcome"
+    ),
+}
+
 COORDS: Mapping[str, Term] = {
     "chrom": Term((SEQUENCE,), "contig", ""),
     "start": Term((SEQUENCE,), "start of the window, 0-based", "bp"),
@@ -80,6 +94,10 @@ INDEXES: Mapping[str, Term] = {
     POSITION: Term((POSITION,), "position in the window as the model reads it, from 0", "bp"),
     ALLELE: Term((ALLELE,), "base to which the position is mutated", ""),
     METHOD: Term((METHOD,), "estimator of Mendelian randomization", ""),
+    DRAW: Term((DRAW,), "thinned network, from 0", ""),
+    DIRECTION: Term(
+        (DIRECTION,), "forward: of the exposure on the outcome; reverse: of the outcome on the exposure", ""
+    ),
 }
 
 LOCAL: Mapping[str, Term] = {
@@ -93,12 +111,23 @@ LOCAL: Mapping[str, Term] = {
     "intercept_pvalue": Term(_LOCAL_METHOD, "two-sided p-value of intercept = 0"),
     "q": Term(_LOCAL_METHOD, "heterogeneity of the instruments: Cochran's Q (IVW), Ruecker's Q' (MR-Egger)"),
     "q_pvalue": Term(_LOCAL_METHOD, "p-value of q"),
+    "tau2": Term(
+        _LOCAL_METHOD, "variance of balanced pleiotropy between mutations, where the method has one", "product"
+    ),
+    "condition": Term(_LOCAL_METHOD, "strength of all instruments over its error, where the method has it"),
     "status": Term(_LOCAL_METHOD, "why an estimate is missing"),
     "n_instruments": Term(LOCAL_DIMS, "mutations that serve as instruments"),
     "n_weak": Term(LOCAL_DIMS, "mutations left out because their F is below mr.min_f"),
     "n_without_error": Term(LOCAL_DIMS, "mutations left out because an effect has a standard error of zero"),
     "f_statistic": Term(LOCAL_DIMS, "mean over instruments of (exposure effect / SE)^2"),
     "i2_gx": Term(LOCAL_DIMS, "I2 of the exposure effects (Bowden 2016): share of true variation, 0 to 1"),
+}
+
+# What methods that need every draw have estimated while the draws were there.
+FROM_DRAWS: Mapping[str, Term] = {
+    name: Term((DIRECTION, *term.dims), term.long_name, term.units)
+    for name, term in LOCAL.items()
+    if METHOD in term.dims
 }
 
 GLOBAL: Mapping[str, Term] = {
@@ -135,9 +164,21 @@ METHODS: Mapping[str, str] = {
     "ivw_fixed": "inverse-variance weighted, fixed effect",
     "ivw_delta": "IVW whose weights hold the exposure's error and its covariance with the outcome's (Thompson 2016)",
     "ivw_penalized": "IVW with less weight for outlying ratios (Rees 2019)",
+    "ivw_clustered": "IVW whose standard error allows the mutations of a position to err together (Bell 2002)",
     "egger": "MR-Egger (Bowden 2015)",
     "egger_delta": "MR-Egger with delta weights",
     "egger_penalized": "MR-Egger with less weight for outlying mutations (Rees 2019)",
+    "egger_clustered": "MR-Egger whose standard error allows the mutations of a position to err together",
+    "simple_median": "median of the ratios (Bowden 2016)",
+    "weighted_median": "weighted median of the ratios (Bowden 2016)",
+    "penalized_weighted_median": "weighted median with less weight for outlying ratios (Bowden 2016)",
+    "maximum_likelihood": "maximum likelihood with errors in both effects that correlate as stored (Burgess 2013)",
+    "maximum_likelihood_independent": "the same with uncorrelated errors",
+    "debiased_ivw": "IVW without dilution by weak instruments, uncorrelated errors (Ye 2021)",
+    "penalized_ivw": "debiased IVW that stays stable when instruments are very weak (Xu 2023)",
+    "overlap_debiased_ivw": "IVW without the bias of errors that both effects share (Lorincz-Comi 2024); Monte-Carlo errors",
+    "cross_fitted_ivw": "IVW from products of different draws, standard error by jackknife over draws; needs the draws",
+    "cross_fitted_egger": "MR-Egger from products of different draws; needs the draws",
 }
 
 _SCALE_UNITS = {"identity": "1", "logit": "log odds", "log": "log"}

@@ -105,7 +105,7 @@ def test_every_variable_and_coordinate_says_what_it_is(tmp_path, scale):
     Cube.create(tmp_path / "out.zarr", template)
     effects = plain(tmp_path / "out.zarr")["effects"].to_dataset()
     assert set(effects.data_vars) == set(terms.EFFECTS)
-    assert set(effects.coords) == {*terms.COORDS, *terms.INDEXES} - {"method"}
+    assert set(effects.coords) == {*terms.COORDS, *terms.INDEXES} - {"method", "draw", "direction"}
     unit = {"identity": "1", "logit": "log odds", "log": "log"}[scale]
     for name, term in terms.EFFECTS.items():
         variable = effects[name]

@@ -39,6 +39,7 @@ from tests.kipoi_models import CONVOLUTION, plain_loop, write_model, write_peaks
 
 # The package offers the function under the name of its module.
 RUN = importlib.import_module("kipoi_deepmr.pipeline.run")
+COMPUTE = importlib.import_module("kipoi_deepmr.pipeline.compute")
 LENGTH = 60
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 COLUMNS = [0, 2, 3]
@@ -135,10 +136,10 @@ def stop_after(monkeypatch, sequences: int, error: BaseException) -> None:
 
     original, count = Cube.write, itertools.count()
 
-    def write(self, *args):
+    def write(self, *args, **kwargs):
         if next(count) == sequences:
             raise error
-        original(self, *args)
+        original(self, *args, **kwargs)
 
     monkeypatch.setattr(Cube, "write", write)
 
@@ -662,7 +663,7 @@ def test_estimates_come_in_blocks_of_bounded_memory(finished, monkeypatch):
 )
 def test_blocks_fill_shards_and_stay_within_memory(shard, todo, at_once, columns, blocks):
     engine = SimpleNamespace(sequences_at_once=lambda _: at_once, columns=range(columns), exposures=columns // 2)
-    assert list(RUN._blocks(list(todo), shard, engine, 8)) == blocks
+    assert list(COMPUTE._blocks(list(todo), shard, engine, 8)) == blocks
 
 
 def test_re_estimating_changes_what_is_asked_and_keeps_the_rest(finished):

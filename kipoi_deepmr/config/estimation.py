@@ -1,5 +1,6 @@
 """How estimates are made: estimators and their options, meta-analysis, negative controls."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,10 @@ def _number(lowest: float, highest: float, text: str, also: tuple[str, ...] = ()
     return check, text
 
 
+def _whole(lowest: int) -> tuple[_Check, str]:
+    return lambda value: type(value) is int and value >= lowest, f"a whole number from {lowest} on"
+
+
 _FLAG: tuple[_Check, str] = (lambda value: isinstance(value, bool), "true, false")
 _OPTIONS: Mapping[str, tuple[_Check, str]] = {
     "model": _one_of("default", "random", "fixed"),
@@ -41,13 +46,32 @@ _OPTIONS: Mapping[str, tuple[_Check, str]] = {
     "distribution": _one_of("normal", "t-dist"),
     "robust": _FLAG,
     "penalized": _FLAG,
+    "correction": _one_of("CR1", "CR2"),
+    "over_dispersion": _FLAG,
+    "penalty": _number(0, math.inf, "a number of at least 0"),
+    "ci": _one_of("normal", "fieller", "bootstrap"),
+    "n_boot": _whole(2),
+    "seed": _whole(0),
+    "folds": _whole(3),
     "psi": _number(-1, 1, "stored (the correlation of the errors in the store), a number from -1 to 1", ("stored",)),
 }
+_CLUSTERED = ("correction", "weights", "psi", "distribution")
+_BOOTSTRAP = ("distribution", "n_boot", "seed")
 _REGRESSION = ("model", "weights", "distribution", "robust", "penalized", "psi")
 # By the first word of a method's name that is listed; a test holds them against the functions of `kipoi_deepmr.mr`.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "ivw": _REGRESSION,
+    "ivw_clustered": _CLUSTERED,
     "egger": _REGRESSION,
+    "egger_clustered": _CLUSTERED,
+    "simple_median": _BOOTSTRAP,
+    "weighted_median": ("weights", "psi", *_BOOTSTRAP),
+    "penalized_weighted_median": ("weights", "psi", *_BOOTSTRAP),
+    "maximum_likelihood": ("model", "distribution", "psi"),
+    "debiased_ivw": ("over_dispersion",),
+    "penalized_ivw": ("over_dispersion", "penalty", "ci", "seed"),
+    "overlap_debiased_ivw": ("psi",),
+    "cross_fitted": ("folds",),
 }
 
 
@@ -74,7 +98,7 @@ class Method(BaseModel):
 
     name: str
     estimator: str
-    options: dict[str, str | bool | float] = {}
+    options: dict[str, str | bool | int | float] = {}
 
     @model_validator(mode="before")
     @classmethod

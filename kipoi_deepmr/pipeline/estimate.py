@@ -5,20 +5,20 @@ from pathlib import Path
 
 import xarray as xr
 
-from kipoi_deepmr import terms
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.cube import (
-    EFFECTS_GROUP,
+    DRAWN_GROUP,
     GLOBAL_GROUP,
     LOCAL_GROUP,
     REVERSE_GROUP,
-    explained,
     open_results,
     write_estimates,
 )
 from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.pipeline.drawn import DrawnEstimates
 from kipoi_deepmr.pipeline.local import local_estimates
 from kipoi_deepmr.pipeline.overall import global_estimates
+from kipoi_deepmr.pipeline.summary import read_effects
 
 logger = logging.getLogger(__name__)
 
@@ -39,28 +39,21 @@ def estimate_store(path: Path, config: Config) -> None:
         If no sequence is completed, or the estimates cannot be written.
     """
     with open_results(path) as tree:
-        effects = _effects(path, tree)
+        effects = read_effects(path, tree)
         done = effects["completed"].values
         if not done.any():
             raise StoreError(f"{path} has no completed sequence yet: run it with --resume")
         if not done.all():
             logger.warning("only %d of %d sequences are completed: go on with run --resume", done.sum(), done.size)
-        scale = str(tree.attrs["scale"])
-        groups: dict[str, xr.Dataset] = {}
-        for folder, reverse in (("", False), (f"{REVERSE_GROUP}/", True))[: 1 + config.mr.bidirectional]:
-            local = local_estimates(effects, config.mr, scale, reverse=reverse)
-            overall = global_estimates(local, config.meta, config.mr.alpha, scale, reverse=reverse)
-            groups |= {folder + LOCAL_GROUP: local, folder + GLOBAL_GROUP: overall}
+        drawn = DrawnEstimates(effects, tree[DRAWN_GROUP].to_dataset() if DRAWN_GROUP in tree.children else None)
+        groups = _both_directions(effects, drawn, config)
     write_estimates(path, groups)
 
 
-def _effects(path: Path, tree: xr.DataTree) -> xr.Dataset:
-    """Return `/effects`, its coordinates read into memory."""
-    with explained(path, "read"):
-        effects = tree[EFFECTS_GROUP].to_dataset()
-        absent = [name for name in (*terms.EFFECTS, *terms.COORDS) if name not in effects.variables]
-        if absent:
-            raise StoreError(f"{path} is incomplete: {EFFECTS_GROUP} lacks {', '.join(absent)}; use run --overwrite")
-        effects = effects.assign_coords({name: effects[name].load() for name in effects.coords})
-        effects.encoding["source"] = str(path)
-        return effects
+def _both_directions(effects: xr.Dataset, drawn: DrawnEstimates, config: Config) -> dict[str, xr.Dataset]:
+    groups: dict[str, xr.Dataset] = {}
+    for folder, reverse in (("", False), (f"{REVERSE_GROUP}/", True))[: 1 + config.mr.bidirectional]:
+        local = local_estimates(effects, config.mr, drawn, reverse=reverse)
+        overall = global_estimates(local, config.meta, config.mr.alpha, effects.attrs["scale"], reverse=reverse)
+        groups |= {folder + LOCAL_GROUP: local, folder + GLOBAL_GROUP: overall}
+    return groups

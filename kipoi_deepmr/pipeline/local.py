@@ -9,23 +9,24 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr import mr, terms
 from kipoi_deepmr.config import MRSection
-from kipoi_deepmr.pipeline.methods import estimate
+from kipoi_deepmr.pipeline.drawn import DrawnEstimates
+from kipoi_deepmr.pipeline.methods import ABSENT, blank, estimate, needs_draws
 from kipoi_deepmr.pipeline.summary import Summary, summaries
 
-_ABSENT = -1
 
-
-def local_estimates(effects: xr.Dataset, section: MRSection, scale: str, *, reverse: bool = False) -> xr.Dataset:
+def local_estimates(
+    effects: xr.Dataset, section: MRSection, drawn: DrawnEstimates, *, reverse: bool = False
+) -> xr.Dataset:
     """Estimate the effect of each exposure on each outcome in each sequence that it binds.
 
     Parameters
     ----------
     effects
-        The group `/effects` of a store.
+        The group `/effects` of a store, from `read_effects`.
     section
         Estimators and their options.
-    scale
-        Scale of the effects, for the attributes.
+    drawn
+        Where the estimates come from that need every draw.
     reverse
         Estimate the effect of each outcome on each exposure instead, in the same sequences.
 
@@ -35,14 +36,19 @@ def local_estimates(effects: xr.Dataset, section: MRSection, scale: str, *, reve
         The variables of `terms.LOCAL`; NaN where a sequence does not count for an exposure.
     """
     sizes = {**{dim: effects.sizes[dim] for dim in terms.LOCAL_DIMS}, terms.METHOD: len(section.methods)}
-    values = {name: np.full([sizes[dim] for dim in term.dims], *_blank(name)) for name, term in terms.LOCAL.items()}
+    values = {name: np.full([sizes[dim] for dim in term.dims], *blank(name)) for name, term in terms.LOCAL.items()}
     for summary in summaries(effects):
         chosen = (summary.reversed() if reverse else summary).selected(section.min_f)
         for name, array in {**describe(chosen), **fit(chosen, section, values)}.items():
             values[name][summary.exposure][:, summary.sequences] = array
+        for index, method in enumerate(section.methods):
+            if needs_draws(method):
+                found = drawn.of(method, section, summary.exposure, summary.sequences, reverse=reverse)
+                for name, array in found.items():
+                    values[name][summary.exposure][:, summary.sequences, index] = array
     coords = {name: effects[name] for name in (*terms.LOCAL_DIMS, "bound", "chrom", "start", "end", "strand")}
     names = [method.name for method in section.methods]
-    dataset = to_dataset(terms.LOCAL, values, coords, names, scale, reverse=reverse)
+    dataset = to_dataset(terms.LOCAL, values, coords, names, str(effects.attrs["scale"]), reverse=reverse)
     dataset.attrs.update(title="local effects: Mendelian randomization of each sequence", min_f=section.min_f)
     dataset[terms.METHOD].attrs["description"] = _describe_methods(section)
     dataset["status"].attrs.update(flags(mr.Status, "not_bound_or_not_completed"))
@@ -73,7 +79,7 @@ def fit(chosen: Summary, section: MRSection, wanted: Mapping[str, Any]) -> dict[
     section
         The methods.
     wanted
-        Names of variables; those that a method does not have are left blank.
+        Names of variables; those that a method does not have are left blank, and all of a method that needs draws.
 
     Returns
     -------
@@ -81,8 +87,10 @@ def fit(chosen: Summary, section: MRSection, wanted: Mapping[str, Any]) -> dict[
     """
     names = [name for name in wanted if terms.METHOD in terms.LOCAL[name].dims]
     shape = (*chosen.bx.shape[:-1], len(section.methods))
-    found = {name: np.full(shape, *_blank(name)) for name in names}
+    found = {name: np.full(shape, *blank(name)) for name in names}
     for index, method in enumerate(section.methods):
+        if needs_draws(method):
+            continue
         result = estimate(method, chosen, section.alpha)
         for name in names:
             if hasattr(result, name):
@@ -127,7 +135,7 @@ def flags(status: Any, absent: str | None) -> dict[str, Any]:
     """Return the CF attributes that say what a status means."""
     named = [(int(member), member.name.lower()) for member in status]
     if absent:
-        named.insert(0, (_ABSENT, absent))
+        named.insert(0, (ABSENT, absent))
     return {"flag_values": [value for value, _ in named], "flag_meanings": " ".join(name for _, name in named)}
 
 
@@ -137,9 +145,3 @@ def _describe_methods(section: MRSection) -> str:
         options = ", ".join(f"{key}: {value}" for key, value in method.options.items())
         described.append(f"{method.name}: {terms.METHODS[method.estimator]}{f' with {options}' if options else ''}")
     return "; ".join(described)
-
-
-def _blank(name: str) -> tuple[Any, Any]:
-    if name == "status":
-        return _ABSENT, np.int8
-    return (0, np.int64) if name.startswith("n_") else (np.nan, np.float64)

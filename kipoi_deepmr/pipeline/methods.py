@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kipoi_deepmr import mr
 from kipoi_deepmr.config import Method
 from kipoi_deepmr.errors import ConfigError
 from kipoi_deepmr.pipeline.summary import Summary
 
 STORED = "stored"
+POSITION = "position"
+ABSENT = -1
 
 
 @dataclass(frozen=True)
@@ -21,27 +26,61 @@ class Estimator:
     function : str
         Name in `kipoi_deepmr.mr`.
     options : mapping
-        Its fixed options; ``stored`` stands for the correlation of the two errors of each mutation in the store.
+        Its fixed options. ``psi: stored`` is the correlation of the two errors of each mutation, ``draws: stored`` their
+        number, ``groups: position`` the position of each mutation.
+    monte_carlo : bool
+        Whether it takes the errors of the mean over draws, whatever `effects.standard_error` says.
+    draws : bool
+        Whether it takes the effects of every draw instead of effects with errors.
     """
 
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    monte_carlo: bool = False
+    draws: bool = False
 
 
 _DELTA = {"weights": "delta", "psi": STORED}
+_CLUSTERED = {"groups": POSITION}
 ESTIMATORS: Mapping[str, Estimator] = {
     "ivw": Estimator("ivw"),
     "ivw_fixed": Estimator("ivw", {"model": "fixed"}),
     "ivw_delta": Estimator("ivw", _DELTA),
     "ivw_penalized": Estimator("ivw", {"penalized": True}),
+    "ivw_clustered": Estimator("clustered_ivw", _CLUSTERED),
     "egger": Estimator("egger"),
     "egger_delta": Estimator("egger", _DELTA),
     "egger_penalized": Estimator("egger", {"penalized": True}),
+    "egger_clustered": Estimator("clustered_egger", _CLUSTERED),
+    "simple_median": Estimator("simple_median"),
+    "weighted_median": Estimator("weighted_median"),
+    "penalized_weighted_median": Estimator("penalized_weighted_median"),
+    "maximum_likelihood": Estimator("maximum_likelihood", {"psi": STORED}),
+    "maximum_likelihood_independent": Estimator("maximum_likelihood", {"psi": 0.0}),
+    "debiased_ivw": Estimator("debiased_ivw"),
+    "penalized_ivw": Estimator("penalized_ivw"),
+    "overlap_debiased_ivw": Estimator(
+        "overlap_debiased_ivw", {"psi": STORED, "draws": STORED, "groups": POSITION}, monte_carlo=True
+    ),
+    "cross_fitted_ivw": Estimator("cross_fitted_ivw", draws=True),
+    "cross_fitted_egger": Estimator("cross_fitted_egger", draws=True),
 }
 
 
+def blank(name: str) -> tuple[Any, Any]:
+    """Return what stands in a variable where nothing was estimated, and its type."""
+    if name == "status":
+        return ABSENT, np.int8
+    return (0, np.int64) if name.startswith("n_") else (np.nan, np.float64)
+
+
+def needs_draws(method: Method) -> bool:
+    """Tell whether a method takes the effects of every draw."""
+    return ESTIMATORS[method.estimator].draws
+
+
 def estimate(method: Method, summary: Summary, alpha: float) -> Any:
-    """Estimate with a method.
+    """Estimate with a method that takes effects and their errors.
 
     Parameters
     ----------
@@ -66,8 +105,45 @@ def estimate(method: Method, summary: Summary, alpha: float) -> Any:
     options = {**estimator.options, **method.options}
     if options.get("psi") == STORED:
         options["psi"] = summary.correlation
-    function = getattr(mr, estimator.function)
+    if options.get("draws") == STORED:
+        options["draws"] = summary.draws
+    if options.get("groups") == POSITION:
+        options["groups"] = summary.positions
+    if estimator.monte_carlo:
+        summary = summary.of_the_mean()
+    return _call(method, summary.bx, summary.bxse, summary.by, summary.byse, alpha=alpha, **options)
+
+
+def estimate_from_draws(
+    method: Method, cause: NDArray[Any], effect: NDArray[Any], *, min_f: float, alpha: float
+) -> Any:
+    """Estimate with a method that takes every draw.
+
+    Parameters
+    ----------
+    method
+        The method.
+    cause, effect
+        Effects of J variants in N draws, shape (..., N, J); the leading axes broadcast. Variants without any
+        difference between draws in one of them are no instruments.
+    min_f
+        Smallest F of an instrument, for the error of the mean over draws.
+    alpha
+        1 - confidence level of the intervals.
+
+    Returns
+    -------
+    object
+        As `estimate`.
+    """
+    constant = (np.ptp(cause, axis=-2) == 0) | (np.ptp(effect, axis=-2) == 0)
+    effect = np.where(constant[..., None, :], np.nan, effect)
+    options = {**ESTIMATORS[method.estimator].options, **method.options}
+    return _call(method, cause, effect, min_f=min_f, alpha=alpha, **options)
+
+
+def _call(method: Method, *arrays: NDArray[Any], **options: Any) -> Any:
     try:
-        return function(summary.bx, summary.bxse, summary.by, summary.byse, alpha=alpha, **options)
+        return getattr(mr, ESTIMATORS[method.estimator].function)(*arrays, **options)
     except (ValueError, NotImplementedError) as error:
         raise ConfigError(f"mr.methods: {method.name}: {error}") from error

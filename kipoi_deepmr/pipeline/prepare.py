@@ -31,6 +31,7 @@ from kipoi_deepmr.model import (
     to_batch,
 )
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engine
+from kipoi_deepmr.pipeline.drawn import during_the_run
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
 from kipoi_deepmr.uncertainty import DropoutSite, MCDropout, explain_no_dropout, find_dropouts
 
@@ -85,6 +86,10 @@ class Job:
     dtype: torch.dtype
     batch_size: int | None
 
+    def names(self) -> list[str]:
+        """Return the names of the sequences, which decide their draws."""
+        return [str(name) for name in self.windows.name]
+
     def codes(self, indices: Sequence[int]) -> NDArray[np.int8]:
         """Return reference bases from the FASTA, shape (sequence, length)."""
         return _codes(self.genome, self.windows, indices)
@@ -104,16 +109,18 @@ class Job:
             If the dataloader gives other bases than the FASTA file holds.
         """
         inputs, codes = self.inputs.load(indices), self.codes(indices)
-        names = [str(self.windows.name[index]) for index in indices]
+        names = self.names()
+        names = [names[index] for index in indices]
         layout = self.network.layout
         if not layout.matches(inputs, codes):
             raise ModelError(f"the dataloader gives other bases than the FASTA file for some of {', '.join(names)}")
         batch, _ = to_batch(inputs, layout, self.device, self.dtype)
         return Block(names, codes, batch.sequence, batch.others)
 
-    def engine(self, block: Block) -> FullEngine:
+    def engine(self, block: Block, *, keep_draws: bool = False) -> FullEngine:
         """Return the engine that the configuration asks for, tried on a block and ready to run."""
-        return choose_engine(self.config.mutagenesis.engine, block, self.positions, **self.engine_options())
+        options = {**self.engine_options(), "keep_draws": keep_draws}
+        return choose_engine(self.config.mutagenesis.engine, block, self.positions, **options)
 
     def engine_options(self) -> dict[str, Any]:
         """Return the arguments of an engine."""
@@ -142,7 +149,7 @@ class Job:
         coords = {
             terms.EXPOSURE: _text(exposures),
             terms.OUTCOME: _text(outcomes),
-            terms.SEQUENCE: _text(windows.name),
+            terms.SEQUENCE: _text(self.names()),
             terms.POSITION: np.arange(self.positions.start, self.positions.stop),
             terms.ALLELE: _text(terms.ALLELES),
             "chrom": _text(windows.chrom),
@@ -156,7 +163,10 @@ class Job:
             "outcome_task": _text(target.label for target in outcomes.values()),
             "outcome_task_index": np.array([target.index for target in outcomes.values()]),
         }
-        return Template(coords, config.effects.scale, config.effects.standard_error, self._attrs())
+        if config.effects.keep_draws:
+            coords[terms.DRAW] = np.arange(config.uncertainty.draws)
+        drawn = during_the_run(config.mr, kept=config.effects.keep_draws)
+        return Template(coords, config.effects.scale, config.effects.standard_error, self._attrs(), drawn)
 
     def _attrs(self) -> dict[str, Any]:
         config = self.config
@@ -166,6 +176,7 @@ class Job:
             "history": "",
             "config": config.canonical(),
             "config_sha256": config.sha256(),
+            "fasta": str(self.genome.path),
             "weights_sha256": self.model.weights_digest(),
             "versions": json.dumps(
                 {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}

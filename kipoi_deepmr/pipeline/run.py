@@ -1,32 +1,28 @@
 """Run or resume: effects block by block into the store, then the estimates."""
 
-import datetime
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
-from kipoi_deepmr import __version__
 from kipoi_deepmr.config import Config, parse_config
 from kipoi_deepmr.cube import Cube, Template, check_replaceable, is_store, open_results
-from kipoi_deepmr.effects import estimate
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.mutagenesis import FullEngine
+from kipoi_deepmr.pipeline.compute import now, write_effects
+from kipoi_deepmr.pipeline.drawn import covers
 from kipoi_deepmr.pipeline.estimate import estimate_store
-from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
+from kipoi_deepmr.pipeline.prepare import prepare
 
 logger = logging.getLogger(__name__)
 
 _RE_ESTIMATED = ("mr", "meta", "controls")
 _WITHOUT_INFLUENCE = ("engine", "memory")
 _SAME_MODEL = {"weights_sha256": "weights", "dropout": "dropouts", "layout": "input"}
-_LARGEST_BLOCK = 2**25
 
 
 def run(
@@ -81,9 +77,9 @@ def run(
             cube = _continue(path, template, config)
         else:
             cube = Cube.create(path, template, overwrite=overwrite)
-            cube.note(_now("effects started"))
+            cube.note(now("effects started"))
         write_effects(job, cube, progress=progress)
-    cube.note(_now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
+    cube.note(now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
     estimate_store(path, config)
     return open_results(path)
 
@@ -123,78 +119,8 @@ def re_estimate(
         settings[section] = {**settings.get(section, {}), **(changes or {})}
     config = parse_config(settings, path.parent, "the settings")
     estimate_store(path, config)
-    Cube(path).note(_now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
+    Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
-
-
-def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
-    """Compute and write the effects of every sequence that is not completed yet.
-
-    Parameters
-    ----------
-    job
-        The prepared run.
-    cube
-        Its store.
-    progress
-        Whether to show a progress bar.
-    """
-    done = cube.completed()
-    todo = [index for index in range(len(done)) if not done[index]]
-    if not todo:
-        return
-    mutants = job.mutants()
-    engine = job.engine(job.block([next((index for index in todo if mutants[index]), todo[0])]))
-    cube.note(_now(f"{engine.name} engine on {describe_device(job.device)}"), engine=engine.name)
-    with tqdm(
-        total=int(mutants.sum()),
-        initial=int(mutants[done].sum()),
-        unit=" mutants",
-        unit_scale=True,
-        desc=f"{int(done.sum())}/{len(done)} sequences",
-        disable=not progress,
-        smoothing=0.05,
-        mininterval=0.5,
-    ) as bar:
-        for indices in _blocks(todo, cube.shard, engine, len(job.positions)):
-            _write_block(job, cube, engine, indices, bar)
-            done[indices] = True
-            bar.update(int(mutants[done].sum()) - bar.n)
-            bar.set_description(f"{int(done.sum())}/{len(done)} sequences")
-
-
-def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], bar: tqdm) -> None:
-    moments = engine.run(job.block(indices), job.positions, bar.update)
-    shape = moments.mean.shape[:3]
-    columns, pairs = moments.mean.shape[-1], moments.cross.shape[-2:]
-    effects = estimate(
-        moments.mean.reshape(-1, columns),
-        moments.squares.reshape(-1, columns),
-        moments.cross.reshape(-1, *pairs),
-        moments.draws,
-        job.config.effects.standard_error,
-    )
-    cube.write(
-        indices[0],
-        effects.reshaped(shape),
-        moments.reference_mean.T,
-        np.sqrt(moments.reference_squares.T / moments.draws),
-    )
-
-
-def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, positions: int) -> Iterator[list[int]]:
-    """Yield runs of sequences that fill whole shards, and at least a few batches where sequences are short."""
-    wanted = engine.sequences_at_once(positions)
-    columns = len(engine.columns)
-    numbers = 4 * positions * (2 * columns + engine.exposures * (columns - engine.exposures))
-    size = shard * -(-max(1, min(wanted, _LARGEST_BLOCK // numbers)) // shard)
-    start = 0
-    while start < len(todo):
-        stop = start + 1
-        while stop < len(todo) and todo[stop] == todo[stop - 1] + 1 and todo[stop] // size == todo[start] // size:
-            stop += 1
-        yield list(todo[start:stop])
-        start = stop
 
 
 def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -220,7 +146,8 @@ def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
 def _continue(path: Path, template: Template, config: Config) -> Cube:
     cube = Cube(path)
     stored = cube.attrs
-    changed = _changed(json.loads(stored["config"]), json.loads(config.canonical()))
+    before = parse_config(json.loads(stored["config"]), config.directory, f"the configuration in {path}")
+    changed = _changed(json.loads(before.canonical()), json.loads(config.canonical()))
     if changed:
         raise StoreError(
             f"{path} was made with other settings ({', '.join(changed)}): use the same configuration, --overwrite, or "
@@ -229,13 +156,18 @@ def _continue(path: Path, template: Template, config: Config) -> Cube:
     for key, what in _SAME_MODEL.items():
         if stored.get(key) != template.attrs[key]:
             raise StoreError(f"{path} was made with other {what} of the model: use --overwrite or another name")
-    for name, now in template.coords.items():
-        if not np.array_equal(cube.coordinate(name).astype(object), np.asarray(now).astype(object)):
+    for name, values in template.coords.items():
+        if not np.array_equal(cube.coordinate(name).astype(object), np.asarray(values).astype(object)):
             raise StoreError(
                 f"{path} was made from other data ({name} differs): the peaks or the FASTA file have changed; "
                 "use --overwrite or another name"
             )
-    cube.note(_now("effects resumed"))
+    if template.drawn is not None and (cube.drawn is None or not covers(cube.drawn, template.drawn)):
+        raise StoreError(
+            f"{path} was begun without {', '.join(template.drawn.methods)} in mr.methods (or with another min_f, alpha or "
+            "direction), which need the draws while they are there: use the same methods, --overwrite, or another name"
+        )
+    cube.note(now("effects resumed"))
     return cube
 
 
@@ -251,7 +183,3 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if not keys and section in ("exposures", "outcomes") and list(old) != list(new):
             changed.append(f"order of {section}")
     return changed
-
-
-def _now(what: str) -> str:
-    return f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')} kipoi_deepmr {__version__}: {what}"

@@ -1,0 +1,190 @@
+"""Local effects by methods that need every draw: while the draws are in memory, or from a store that kept them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from kipoi_deepmr import terms
+from kipoi_deepmr.config import Method, MRSection
+from kipoi_deepmr.cube import Drawn, explained
+from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.pipeline.methods import blank, estimate_from_draws, needs_draws
+
+_VARIABLES = tuple(terms.FROM_DRAWS)
+
+
+def during_the_run(section: MRSection, *, kept: bool) -> Drawn | None:
+    """Return what has to be estimated while the draws are there.
+
+    Parameters
+    ----------
+    section
+        The methods.
+    kept
+        Whether the store keeps the draws: then nothing.
+    """
+    methods = [method for method in section.methods if needs_draws(method)]
+    if kept or not methods:
+        return None
+    chosen = section.model_copy(update={"methods": methods})
+    return Drawn(
+        methods=tuple(method.name for method in methods),
+        directions=terms.DIRECTIONS[: 1 + section.bidirectional],
+        settings=chosen.model_dump_json(),
+    )
+
+
+def covers(made: Drawn, wanted: Drawn) -> bool:
+    """Tell whether estimates hold others, with all that decides them."""
+    one, other = (MRSection.model_validate_json(drawn.settings) for drawn in (made, wanted))
+    same = (one.min_f, one.alpha) == (other.min_f, other.alpha)
+    return same and set(wanted.directions) <= set(made.directions) and all(m in one.methods for m in other.methods)
+
+
+def estimate_block(
+    draws: NDArray[np.float32], bound: NDArray[np.bool_], drawn: Drawn, standard_error: str
+) -> dict[str, NDArray[Any]]:
+    """Estimate the effects of a block of sequences from its draws.
+
+    Parameters
+    ----------
+    draws
+        Effects in every draw, shape (sequence, draw, position, allele, exposure + outcome).
+    bound
+        Which sequences count for which exposure, shape (exposure, sequence).
+    drawn
+        What is estimated.
+    standard_error
+        What the standard errors of the store mean.
+
+    Returns
+    -------
+    dict of str to array, shape=(direction, exposure, outcome, sequence, method)
+        The variables of `terms.FROM_DRAWS`.
+    """
+    section = MRSection.model_validate_json(drawn.settings)
+    columns = np.moveaxis(draws.reshape(*draws.shape[:2], -1, draws.shape[-1]), -1, 0)
+    exposures, outcomes = columns[: len(bound)], columns[len(bound) :]
+    shape = (len(drawn.directions), len(exposures), len(outcomes), len(draws), len(section.methods))
+    found = {name: np.full(shape, *blank(name)) for name in _VARIABLES}
+    for exposure, counts in enumerate(bound):
+        for sequence in np.flatnonzero(counts):
+            for outcome in range(len(outcomes)):
+                pair = exposures[exposure, sequence], outcomes[outcome, sequence]
+                for direction in range(len(drawn.directions)):
+                    values = _fit(*(pair[::-1] if direction else pair), section, standard_error)
+                    for name, array in values.items():
+                        found[name][direction, exposure, outcome, sequence] = array
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnEstimates:
+    """Estimates from draws, wherever they are: in the store already, or to be made from draws that it keeps.
+
+    Parameters
+    ----------
+    effects
+        The group `/effects`, from `read_effects`.
+    stored
+        The group of estimates made during the run; None where there is none.
+    """
+
+    effects: xr.Dataset
+    stored: xr.Dataset | None
+
+    def of(
+        self,
+        method: Method,
+        section: MRSection,
+        exposure: int,
+        sequences: NDArray[np.int64],
+        *,
+        reverse: bool,
+    ) -> Mapping[str, NDArray[Any]]:
+        """Return the estimates of a method, shape (outcome, sequence) each.
+
+        Parameters
+        ----------
+        method
+            A method that needs draws.
+        section
+            Its options that all methods share.
+        exposure, sequences
+            Indices.
+        reverse
+            Whether the effect is that of the outcomes on the exposure.
+
+        Raises
+        ------
+        StoreError
+            If the store has neither the draws nor these estimates.
+        """
+        if "exposure_draws" in self.effects:
+            return self._made(method, section, exposure, sequences, reverse)
+        number = self._number(method, section, reverse)
+        if self.stored is None or number is None:
+            raise self._missing(method, section, reverse)
+        one = {terms.DIRECTION: int(reverse), terms.EXPOSURE: exposure, terms.SEQUENCE: sequences, terms.METHOD: number}
+        with explained(Path(self.effects.encoding["source"]), "read"):
+            return {name: self.stored[name].isel(one).values for name in _VARIABLES}
+
+    def _made(
+        self, method: Method, section: MRSection, exposure: int, sequences: NDArray[np.int64], reverse: bool
+    ) -> Mapping[str, NDArray[Any]]:
+        alone = section.model_copy(update={"methods": [method]})
+        outcomes = self.effects.sizes[terms.OUTCOME]
+        path = Path(self.effects.encoding["source"])
+        found = {name: np.full((outcomes, len(sequences)), *blank(name)) for name in _VARIABLES}
+        for index, sequence in enumerate(sequences):
+            with explained(path, "read"):
+                one = self.effects.isel({terms.EXPOSURE: exposure, terms.SEQUENCE: sequence})
+                cause = one["exposure_draws"].values.reshape(one.sizes[terms.DRAW], -1)
+            for outcome in range(outcomes):
+                with explained(path, "read"):
+                    effect = one["outcome_draws"].isel({terms.OUTCOME: outcome}).values.reshape(cause.shape)
+                pair = (effect, cause) if reverse else (cause, effect)
+                for name, array in _fit(*pair, alone, self.effects.attrs["standard_error"]).items():
+                    found[name][outcome, index] = array[0]
+        return found
+
+    def _number(self, method: Method, section: MRSection, reverse: bool) -> int | None:
+        """Return which of the stored methods is the one that is asked for."""
+        if self.stored is None:
+            return None
+        made = MRSection.model_validate_json(self.stored.attrs["settings"])
+        same = (made.min_f, made.alpha) == (section.min_f, section.alpha) and made.bidirectional >= reverse
+        return made.methods.index(method) if same and method in made.methods else None
+
+    def _missing(self, method: Method, section: MRSection, reverse: bool) -> StoreError:
+        made = "no estimates from draws"
+        if self.stored is not None:
+            settings = json.loads(self.stored.attrs["settings"])
+            made = "those of " + ", ".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())
+        wanted = f"min_f: {section.min_f:g}, alpha: {section.alpha:g}{', bidirectional: true' if reverse else ''}"
+        return StoreError(
+            f"mr.methods: {method.name} needs the effects of every draw, which {self.effects.encoding['source']} does "
+            f"not keep (it has {made}). Run the model again with {method.name} in mr.methods ({wanted}), or with "
+            "`effects: {keep_draws: true}`, which lets every such method be estimated without the model"
+        )
+
+
+def _fit(
+    cause: NDArray[np.float32], effect: NDArray[np.float32], section: MRSection, standard_error: str
+) -> dict[str, NDArray[Any]]:
+    """Return the variables of one pair and sequence, shape (method,); draws have shape (draw, variant)."""
+    found = {name: np.full(len(section.methods), *blank(name)) for name in _VARIABLES}
+    # The F of the stored errors, in terms of the error of the mean over draws.
+    min_f = section.min_f * (len(cause) if standard_error == "posterior" else 1)
+    for index, method in enumerate(section.methods):
+        result = estimate_from_draws(method, cause, effect, min_f=min_f, alpha=section.alpha)
+        for name in _VARIABLES:
+            if hasattr(result, name):
+                found[name][index] = getattr(result, name)
+    return found
