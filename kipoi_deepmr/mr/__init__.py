@@ -3,6 +3,7 @@
 from kipoi_deepmr.mr import diagnostics
 from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.clustered import ClusteredResult, clustered_egger, clustered_ivw
+from kipoi_deepmr.mr.conditional_f import conditional_f
 from kipoi_deepmr.mr.cross_fitted_egger import CrossFittedEggerResult, cross_fitted_egger
 from kipoi_deepmr.mr.cross_fitted_ivw import CrossFittedIVWResult, cross_fitted_ivw
 from kipoi_deepmr.mr.debiased_ivw import DebiasedIVWResult, debiased_ivw
@@ -13,9 +14,12 @@ from kipoi_deepmr.mr.ivw import IVWResult, ivw
 from kipoi_deepmr.mr.maximum_likelihood import MaximumLikelihoodResult, maximum_likelihood
 from kipoi_deepmr.mr.median import MedianResult, penalized_weighted_median, simple_median, weighted_median
 from kipoi_deepmr.mr.mode import ModeResult, simple_mode, weighted_mode
+from kipoi_deepmr.mr.multivariable_egger import MultivariableEggerResult, multivariable_egger
+from kipoi_deepmr.mr.multivariable_ivw import MultivariableIVWResult, multivariable_ivw
 from kipoi_deepmr.mr.overlap_debiased_ivw import OverlapDebiasedIVWResult, overlap_debiased_ivw
 from kipoi_deepmr.mr.penalized_ivw import PenalizedIVWResult, penalized_ivw
 from kipoi_deepmr.mr.radial import RadialResult, radial_egger, radial_ivw
+from kipoi_deepmr.mr.raps import RAPSResult, raps
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
 
 __all__ = [
@@ -29,14 +33,18 @@ __all__ = [
     "MaximumLikelihoodResult",
     "MedianResult",
     "ModeResult",
+    "MultivariableEggerResult",
+    "MultivariableIVWResult",
     "OverlapDebiasedIVWResult",
     "PenalizedIVWResult",
+    "RAPSResult",
     "RadialResult",
     "RatioResult",
     "RuckerQ",
     "Status",
     "clustered_egger",
     "clustered_ivw",
+    "conditional_f",
     "cross_fitted_egger",
     "cross_fitted_ivw",
     "debiased_ivw",
@@ -45,11 +53,14 @@ __all__ = [
     "held_out_selection",
     "ivw",
     "maximum_likelihood",
+    "multivariable_egger",
+    "multivariable_ivw",
     "overlap_debiased_ivw",
     "penalized_ivw",
     "penalized_weighted_median",
     "radial_egger",
     "radial_ivw",
+    "raps",
     "ratio",
     "simple_median",
     "simple_mode",
