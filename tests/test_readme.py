@@ -1,5 +1,6 @@
 """The README's commands are those that work."""
 
+import doctest
 import re
 import shlex
 import subprocess
@@ -21,17 +22,24 @@ def marked_block(name: str) -> str:
     return found[1].strip()
 
 
-@pytest.mark.example
-def test_the_main_command_finds_the_true_effects(tmp_path):
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """What the main command prints, and the store that it writes."""
     install, command = marked_block("ci: example").rsplit(" && ", 1)
     assert install == 'python3 -m venv .venv && .venv/bin/pip install "torch==2.13.0" .'
     words = shlex.split(command)
     assert words[:3] == [".venv/bin/kipoi", "deepmr", "run"]
     words[0] = str(Path(sys.executable).with_name("kipoi"))
-    output = tmp_path / words[-1]
+    output = tmp_path_factory.mktemp("example") / words[-1]
     words[-1] = str(output)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
+    return done.stdout, output
+
+
+@pytest.mark.example
+def test_the_main_command_finds_the_true_effects(example):
+    stdout, output = example
     results = xr.open_datatree(output, engine="zarr")
     rows = (ROOT / "examples/simulated_tf_accessibility/truth.tsv").read_text().splitlines()[1:]
     truth = {row.split("\t")[0]: float(row.split("\t")[3]) for row in rows}
@@ -46,12 +54,31 @@ def test_the_main_command_finds_the_true_effects(tmp_path):
         re.findall(r"^ *(\w+) accessibility +(\w+) +(-?[\d.e-]+)", t, re.MULTILINE)
         for t in (
             marked_block("example output"),
-            done.stdout,
+            stdout,
         )
     )
     assert [row[:2] for row in given] == [row[:2] for row in printed]
     for ours, theirs in zip(given, printed, strict=True):
         assert float(ours[2]) == pytest.approx(float(theirs[2]), abs=2e-3)
+
+
+@pytest.mark.example
+def test_the_chapter_about_xarray_is_what_xarray_does(example, monkeypatch):
+    import kipoi_deepmr
+
+    folder = example[1].parent
+    config = kipoi_deepmr.load_config(ROOT / "examples/simulated_tf_accessibility/config.yaml")
+    again = config.model_copy(update={"uncertainty": config.uncertainty.model_copy(update={"seed": 2})})
+    kipoi_deepmr.run(again, folder / "seed-2.zarr", device="cpu", progress=False)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    chapter = re.search(r"^## Work with the results in xarray$(.*?)^## ", README, re.DOTALL | re.MULTILINE)[1]
+    told: list[str] = []
+    examples = doctest.DocTestParser().get_doctest(chapter, {}, "README.md", None, 0)
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=told.append)
+    assert not told, "".join(told)
+    assert len(examples.examples) > 15
+    assert (folder / "foxa1.png").stat().st_size > 5000
 
 
 def test_the_configuration_in_the_readme_is_valid(tmp_path):
