@@ -131,7 +131,8 @@ def presso(
     status = fit_status(design.invalid, n, _FEWEST, alone, np.asarray(rss + estimate))
     ok = status == Status.OK
 
-    global_p = _each_fit(_global_pvalue, ok, used, (x, noise, slopes, rss), draws, seed)
+    # Oriented to a positive exposure effect, so that the coding of a variant does not matter.
+    global_p = _each_fit(_global_pvalue, ok, used, (np.abs(x), noise, slopes, rss), draws, seed)
     tail = special.erfc(np.abs(residual) / np.sqrt(2 * (1 + (slopes * noise) ** 2)))
     outlier_p = np.where(used & ok[..., None], np.minimum(tail * n[..., None], 1), np.nan)
     outlier = (outlier_p <= alpha) & (global_p < alpha)[..., None]
