@@ -79,7 +79,7 @@ def names(source: str, prefix: str) -> list[str]:
 def load(source: str, name: str) -> DataSet:
     """Return one data set of a folder."""
     content = json.loads((FOLDERS[source] / f"{name}.json").read_text())
-    refused = content["do_not_match"]
+    refused = content.get("do_not_match", [])
     calls = [(package, key, record) for package, made in content["results"].items() for key, record in made.items()]
     for table in content.get("tables", []):
         for key, row in table["rows"].items():
@@ -119,7 +119,7 @@ def _matches(key: str, pattern: str) -> bool:
 def _python(text: str) -> Any:
     if text in ("TRUE", "FALSE"):
         return text == "TRUE"
-    return text.strip("'") if text.startswith("'") else float(text)
+    return float(text) if re.fullmatch(r"[-+.\deE]+", text) else text.strip("'")
 
 
 def sources(prefix: str) -> list[Any]:
