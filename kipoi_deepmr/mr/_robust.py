@@ -23,8 +23,8 @@ _SUBSETS, _FEWEST, _LOOKED_AT, _FOLLOWED = 500, 100, 100_000, 6
 _ITERATIONS, _REWEIGHTINGS, _TOLERANCE, _ROUNDING = 500, 30, 1e-12, 1e-13
 # A scale of so many standard errors is rounding: the line is exact.
 _ZERO_SCALE = 1e-10
-# Numbers of a block of fits that are worked on together.
-_BLOCK = 1 << 20
+# Numbers of a block of fits that are worked on together: a block stays in the cache.
+_BLOCK = 1 << 15
 _MAD = 0.6744897501960817
 
 # Of residuals and the last scale: what is minimised, and the scale.
