@@ -36,7 +36,10 @@ R_STOPS = {"mr_edge_zero_byse": Status.INVALID_STANDARD_ERROR, "mr_edge_nan": St
 COVERED = {
     "MRPRESSO": {"mr_presso", "global test observed RSS"},
     "RadialMR": {"ivw_radial", "egger_radial"},
+    "mr.raps": {"mr.raps.mle", "mr.raps.shrinkage"},
+    "mr.raps_CRAN_0.2": {"mr.raps"},
     "MendelianRandomization": {
+        "mr_conmix",
         "mr_mbe",
         "mr_pivw",
         "mr_divw",
@@ -66,7 +69,7 @@ COVERED = {
 }
 ELSEWHERE: dict[str, set[str]] = {
     "MendelianRandomization": {
-        *("mr_conmix", "mr_lasso", "mr_cML"),
+        *("mr_lasso", "mr_cML"),
         "cML_estimate_random",
     },
     "TwoSampleMR": {

@@ -4,6 +4,7 @@ from kipoi_deepmr.mr import diagnostics
 from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.clustered import ClusteredResult, clustered_egger, clustered_ivw
 from kipoi_deepmr.mr.conditional_f import conditional_f
+from kipoi_deepmr.mr.contamination_mixture import ContaminationMixtureResult, contamination_mixture
 from kipoi_deepmr.mr.cross_fitted_egger import CrossFittedEggerResult, cross_fitted_egger
 from kipoi_deepmr.mr.cross_fitted_ivw import CrossFittedIVWResult, cross_fitted_ivw
 from kipoi_deepmr.mr.debiased_ivw import DebiasedIVWResult, debiased_ivw
@@ -25,6 +26,7 @@ from kipoi_deepmr.mr.ratio import RatioResult, ratio
 __all__ = [
     "ClusteredResult",
     "CochranQ",
+    "ContaminationMixtureResult",
     "CrossFittedEggerResult",
     "CrossFittedIVWResult",
     "DebiasedIVWResult",
@@ -45,6 +47,7 @@ __all__ = [
     "clustered_egger",
     "clustered_ivw",
     "conditional_f",
+    "contamination_mixture",
     "cross_fitted_egger",
     "cross_fitted_ivw",
     "debiased_ivw",
