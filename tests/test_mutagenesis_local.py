@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine, choose_engine
-from kipoi_deepmr.mutagenesis.local import program
 from tests import toy_models
 from tests.test_mutagenesis_full import (
     LAYOUTS,
@@ -143,22 +142,6 @@ def assert_same_effects(local, full) -> None:
     np.testing.assert_allclose(
         np.sqrt(local.squares), np.sqrt(full.squares), rtol=0, atol=max(1e-5 * largest, floor) * np.sqrt(full.draws)
     )
-
-
-@pytest.fixture(autouse=True)
-def windows_of_any_width(monkeypatch):
-    """Follow short sequences to the end, where a window soon is most of the axis."""
-    monkeypatch.setattr(program, "WIDEST", 1.0)
-
-
-def test_from_a_wide_window_on_whole_rows_are_computed(monkeypatch):
-    monkeypatch.setattr(program, "WIDEST", 0.4)
-    torch.manual_seed(11)
-    full, block = make(Central(False), make_codes(2), make_layout())
-    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures)
-    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
-    assert "changes most of its positions" in local.coverage.stopped_at[0]
-    assert 0 < local.coverage.share < 1
 
 
 @settings(

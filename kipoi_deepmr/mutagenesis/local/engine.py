@@ -18,7 +18,7 @@ from kipoi_deepmr.mutagenesis.variants import Variants, all_variants
 
 logger = logging.getLogger(__name__)
 
-_AUTO_MEMORY = {"cpu": 2**28, "cuda": 2**32}
+_AUTO_MEMORY = {"cpu": 2**26, "cuda": 2**32}
 _LARGEST_CHUNK = 4096
 _PROGRAMS = 32
 _SAMPLED_POSITIONS = 12
@@ -42,7 +42,7 @@ class LocalEngine(FullEngine):
     Parameters
     ----------
     network, draws, count, columns, exposures, scale, batch_size, memory
-        As `FullEngine`; the default of `memory` is 256 MiB on a CPU.
+        As `FullEngine`; the default of `memory` is 64 MiB on a CPU.
     """
 
     _programs: OrderedDict[bytes, LocalProgram] = field(default_factory=OrderedDict, init=False)

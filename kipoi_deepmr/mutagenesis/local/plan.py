@@ -83,6 +83,8 @@ class Plan:
         Node whose rule is being made.
     prefetch : list
         Conversions of nodes that all draws share, for steps of a draw.
+    owned : set
+        Nodes whose data are a tensor of their own, which no other node's data share.
     """
 
     device: torch.device
@@ -98,6 +100,7 @@ class Plan:
     mirrored: set[fx.Node] = field(default_factory=set)
     current: fx.Node | None = None
     prefetch: list[Step] = field(default_factory=list)
+    owned: set[fx.Node] = field(default_factory=set)
 
     def needed(self, node: fx.Node, window: Window) -> Window:
         """Return a window, or the stretch on which the outputs depend where that is shorter."""
@@ -200,6 +203,26 @@ class Plan:
         reference = self.window(node, local.layout, local.window)
         return self._kept(node, True, lambda run: run.data[node] + reference(run))
 
+    def own_value(self, node: fx.Node) -> Step | None:
+        """Return a reader of a node's values as a tensor that may be overwritten; None where it would be a copy."""
+        local = self.local(node)
+        if local.is_value:
+            return (lambda run: run.data[node]) if self.is_last_reader(node) else None
+        if len(node.users) > 1 or self._is_shared(node):
+            return None
+        reference = self.window(node, local.layout, local.window)
+        if self.is_last_reader(node):
+            return lambda run: run.data[node].add_(reference(run))
+        return lambda run: run.data[node] + reference(run)
+
+    def is_last_reader(self, node: fx.Node) -> bool:
+        """Tell whether the current step alone reads a node's data, so that it may overwrite them."""
+        return node in self.owned and len(node.users) == 1 and not self._is_shared(node)
+
+    def _is_shared(self, node: fx.Node) -> bool:
+        """Tell whether all draws share a node that the current step reads in each draw."""
+        return self.current in self.drawn and node not in self.drawn
+
     def difference(self, node: fx.Node) -> Step:
         """Return a reader of a node's differences from the reference; entries that do not exist are zero."""
         local = self.local(node)
@@ -210,13 +233,13 @@ class Plan:
         return self._kept(node, False, lambda run: clear(run.data[node] - reference(run)))
 
     def clear(self, local: Local) -> Callable[[Tensor], Tensor]:
-        """Return what sets entries that do not exist to zero."""
+        """Return what sets entries that do not exist to zero, in place."""
         missing = local.window.missing
         if missing is None:
             return lambda data: data
         exists = torch.from_numpy(~missing).to(self.device)[:, :, None]
         exists = exists.reshape(*exists.shape, *(1 for _ in local.layout.sizes[1:]))
-        return lambda data: torch.where(exists, data, 0.0)
+        return lambda data: data.mul_(exists)
 
     def moved_difference(self, node: fx.Node, window: Window) -> Step:
         """Return a reader of a node's differences in another window."""
@@ -276,6 +299,6 @@ class Plan:
                 run.forms[node, is_value] = make(run)
             return run.forms[node, is_value]
 
-        if self.current in self.drawn and node not in self.drawn:
+        if self._is_shared(node):
             self.prefetch.append(read)
         return read

@@ -18,7 +18,6 @@ from kipoi_deepmr.mutagenesis.local.windows import Window
 
 aten = torch.ops.aten
 ALLELES = 3
-WIDEST = 0.4
 _PRODUCTS = (aten.convolution.default, aten.addmm.default, aten.mm.default)
 
 
@@ -112,12 +111,6 @@ class LocalProgram:
         if node.target not in RULES:
             raise Unsupported("no rule")
         state, step = RULES[node.target](self._plan, node)
-        if (
-            node.target is aten.convolution.default
-            and isinstance(state, Local)
-            and state.window.width > WIDEST * state.window.length
-        ):
-            raise Unsupported("a mutation changes most of its positions: whole rows are faster")
         expected = shape_of(node)
         given = state.layout.shape if isinstance(state, Local) else state.shape
         if tuple(given) != tuple(expected):
@@ -159,8 +152,11 @@ class LocalProgram:
             strands, channels = len(state.window.start), math.prod(state.layout.sizes[1:])
             size = 4 * state.window.width * channels
             if node.target is aten.convolution.default:
+                # Few changed inputs go through all taps at once.
                 source = self._plan.local(arguments(node)[0])
-                size += source.window.width * channels * (state.window.width - source.window.width + 1)
+                taps = max(state.window.width - source.window.width + 1, 1)
+                if source.window.width < taps:
+                    size += source.window.width * channels * taps
             largest = max(largest, strands * size)
         if self._tail:
             largest = max([largest, *(2 * math.prod(shape_of(node)) for node in self._tail if "val" in node.meta)])

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 IntArray = NDArray[np.int64]
+# Numbers per position from which on positions are moved one by one.
+_LARGE = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ class Mover:
 
     def __init__(self, old: tuple[IntArray, int], new: tuple[IntArray, int], device: torch.device) -> None:
         (old_start, self._old_width), (new_start, self._width) = old, new
-        offset = new_start - old_start
+        offset = self._offsets = new_start - old_start
         first = int(offset.flat[0])
         self._index: Tensor | None = None
         self._offset = first
@@ -130,6 +132,8 @@ class Mover:
         """Move data of shape (strand, position, allele, old width, ...) to (strand, position, allele, width, ...)."""
         if self._index is None:
             return self._slide(data)
+        if data.shape[0] * data.shape[1] * _LARGE < data.numel():
+            return self.add(data.new_zeros((*data.shape[:3], self._width, *data.shape[4:])), data)
         strands, positions, alleles = data.shape[:3]
         rows = strands * positions * alleles
         padded = torch.cat([data, data.new_zeros((*data.shape[:3], 1, *data.shape[4:]))], 3)
@@ -137,6 +141,22 @@ class Mover:
         index = (base + self._index[:, :, None]).reshape(-1)
         moved = padded.flatten(0, 3).index_select(0, index)
         return moved.unflatten(0, (strands, positions, alleles, self._width))
+
+    def add(self, total: Tensor, data: Tensor, factor: int = 1) -> Tensor:
+        """Add data of the old window to a tensor of the new one, in place; return that tensor."""
+        if self._index is None:
+            parts = [(total, data, self._offset)]
+        elif data.shape[0] * data.shape[1] * _LARGE < data.numel():
+            where = [(s, p) for s in range(data.shape[0]) for p in range(data.shape[1])]
+            parts = [(total[s, p], data[s, p], int(self._offsets[s, p])) for s, p in where]
+        else:
+            return total.add_(self(data), alpha=factor)
+        for into, part, offset in parts:
+            low, high = max(offset, 0), min(offset + self._width, self._old_width)
+            if low < high:
+                axis = part.ndim - (data.ndim - 3)
+                into.narrow(axis, low - offset, high - low).add_(part.narrow(axis, low, high - low), alpha=factor)
+        return total
 
     def _slide(self, data: Tensor) -> Tensor:
         low, high = max(self._offset, 0), min(self._offset + self._width, self._old_width)

@@ -1,24 +1,77 @@
-"""Convolution: a matrix product over the changed inputs only."""
+"""Convolution of the changed inputs only."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Step
 from kipoi_deepmr.mutagenesis.local.rules.registry import aten, rule, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments
-from kipoi_deepmr.mutagenesis.local.windows import Window
+from kipoi_deepmr.mutagenesis.local.windows import Mover, Window
 
-_FOLD_GAIN = 1.25
+# Up to which factor outputs may be computed beyond the window, to be dropped.
+_WIDER = 1.25
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A convolution along the position axis.
+
+    Attributes
+    ----------
+    node : torch.fx.Node
+        Its node.
+    taps : torch.Tensor, shape=(out, in / groups, tap)
+        Its weight.
+    stride, padding, dilation, groups : int
+        As in `torch.nn.Conv1d`.
+    """
+
+    node: fx.Node
+    taps: Tensor
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    @property
+    def size(self) -> int:
+        """Number of taps."""
+        return int(self.taps.shape[-1])
+
+    @property
+    def reach(self) -> int:
+        """Distance of the last tap from the first."""
+        return (self.size - 1) * self.dilation
 
 
 @rule(aten.convolution.default)
 def _convolution(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
-    x, weight_node, _, strides, paddings, dilations, transposed, _, groups = arguments(node)
+    x = arguments(node)[0]
     local = plan.local(x)
-    layout = local.layout
+    kernel, along = _kernel(plan, node, local.layout)
+    length = shape_of(node)[along]
+    start = -(-(local.window.start + kernel.padding - kernel.reach) // kernel.stride)
+    width = (local.window.width - 1 + kernel.reach) // kernel.stride + 1
+    window = plan.needed(node, Window.clipped(start, width, length))
+    plan.sliding[node] = (kernel.stride, kernel.padding, kernel.reach + 1)
+    channels = len(kernel.taps)
+    sizes = (length, channels) if channels > 1 else (length,)
+    spatial = range(1, len(local.layout.dims))
+    dims = ((1,) if channels > 1 else (), *((0,) if dim == along else () for dim in spatial))
+    output = Local(Layout(dims, sizes), window, False)
+    product, clear = _product(plan, x, kernel, window), plan.clear(output)
+    shape = (*window.start.shape, plan.alleles, window.width, *sizes[1:])
+    plan.owned.add(node)
+    return output, lambda run: clear(product(run).reshape(shape))
+
+
+def _kernel(plan: Plan, node: fx.Node, layout: Layout) -> tuple[Kernel, int]:
+    """Return the convolution and the dimension along which it slides."""
+    _, weight_node, _, strides, paddings, dilations, transposed, _, groups = arguments(node)
     spatial = range(1, len(layout.dims))
     along = [dim for dim in spatial if layout.dims[dim] == (0,)]
     weight = plan.constant(weight_node)
@@ -27,45 +80,43 @@ def _convolution(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     across = [dim for dim in spatial if dim != along[0]]
     if any(weight.shape[dim + 1] != layout.size(dim) or paddings[dim - 1] for dim in across):
         raise Unsupported("a convolution that slides along a second axis")
-    stride, padding, dilation = (option[along[0] - 1] for option in (strides, paddings, dilations))
     taps = weight.movedim(along[0] + 1, -1).flatten(1, -2)
-    reach = (taps.shape[-1] - 1) * dilation
-    length = shape_of(node)[along[0]]
-    start = -(-(local.window.start + padding - reach) // stride)
-    changed = Window.clipped(start, (local.window.width - 1 + reach) // stride + 1, length)
-    window = plan.needed(node, changed)
-    plan.sliding[node] = (stride, padding, reach + 1)
-    channels = len(taps)
-    sizes = (length, channels) if channels > 1 else (length,)
-    dims = ((1,) if channels > 1 else (), *((0,) if dim == along[0] else () for dim in spatial))
-    output = Local(Layout(dims, sizes), window, False)
-    clear = plan.clear(output)
-    read = _channels_last(layout)
-    is_foldable = stride == 1 and groups == 1 and window is changed and window.width < length
-    if is_foldable and local.window.width * _FOLD_GAIN <= window.width:
-        difference = plan.difference(x)
-        product = plan.weight(node, "taps", lambda: taps.flip(-1).permute(1, 2, 0).flatten(1))
-        kernel = taps.shape[-1]
-        return output, lambda run: clear(
-            _fold(read(difference(run)), product, kernel, dilation, window.width).reshape(
-                *run_shape(window, plan), *sizes[1:]
-            )
-        )
-    patch = Window(window.start * stride - padding, (window.width - 1) * stride + reach + 1, local.window.length)
+    stride, padding, dilation = (option[along[0] - 1] for option in (strides, paddings, dilations))
+    return Kernel(node, taps, stride, padding, dilation, groups), along[0]
+
+
+def _product(plan: Plan, x: fx.Node, kernel: Kernel, window: Window) -> Step:
+    """Return what computes the differences in a window: (rows, width, out), entries that do not exist hold anything."""
+    local = plan.local(x)
+    read = _channels_last(local.layout)
+    # Where the changed inputs reach, as if the axis had no ends.
+    start = local.window.start + kernel.padding - kernel.reach
+    reached = Window(start, local.window.width + kernel.reach, window.length)
+    if kernel.stride == kernel.groups == 1 and reached.same(window) and local.window.width < kernel.size:
+        entries = plan.weight(kernel.node, "entries", lambda: kernel.taps.flip(-1).permute(1, 2, 0).flatten(1))
+        inputs = plan.difference(x)
+        return lambda run: _spread(read(inputs(run)), entries, kernel)
+    # Weights and data with the channels last are what the fastest convolutions take.
+    weight = plan.weight(kernel.node, "slide", lambda: kernel.taps.permute(0, 2, 1))
+    patch = Window(
+        window.start * kernel.stride - kernel.padding,
+        (window.width - 1) * kernel.stride + kernel.reach + 1,
+        local.window.length,
+    )
+    before = local.window.start - patch.start
+    behind = patch.width - local.window.width - before
+    if bool((before == before.flat[0]).all()):
+        left, right = int(before.flat[0]), int(behind.flat[0])
+        padding = max(left, right, 0)
+        if kernel.stride == 1 or padding == left:
+            first, inputs = (padding - left) // kernel.stride, plan.difference(x)
+            return lambda run: _slide(read(inputs(run)), weight, kernel, padding)[:, first : first + window.width]
+    elif kernel.stride == 1 and reached.width <= _WIDER * window.width:
+        move = Mover((reached.start, reached.width), (window.start, window.width), plan.device)
+        shape, inputs = (*window.start.shape, plan.alleles, reached.width, -1), plan.difference(x)
+        return lambda run: move(_slide(read(inputs(run)), weight, kernel, kernel.reach).view(shape)).flatten(0, 2)
     moved = plan.moved_difference(x, patch)
-    kernel_weight = plan.weight(node, "kernel", lambda: taps)
-
-    def convolve(run: Run) -> Tensor:
-        data = read(moved(run))
-        out = F.conv1d(data.transpose(1, 2), kernel_weight, None, stride, 0, dilation, groups)
-        return clear(out.transpose(1, 2).reshape(*run_shape(window, plan), *sizes[1:]))
-
-    return output, convolve
-
-
-def run_shape(window: Window, plan: Plan) -> tuple[int, int, int, int]:
-    """Return the leading axes of data: strand, position, allele, width."""
-    return (*window.start.shape, plan.alleles, window.width)
+    return lambda run: _slide(read(moved(run)), weight, kernel, 0)
 
 
 def _channels_last(layout: Layout) -> Callable[[Tensor], Tensor]:
@@ -80,13 +131,21 @@ def _channels_last(layout: Layout) -> Callable[[Tensor], Tensor]:
     return bring
 
 
-def _fold(data: Tensor, product: Tensor, kernel: int, dilation: int, width: int) -> Tensor:
-    """Spread the changed inputs (rows, changed, in) over the outputs (rows, width, out) that they reach."""
+def _spread(data: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
+    """Carry each of few changed inputs (rows, changed, in) to all outputs that it reaches, weight (in, taps * out)."""
     rows, changed, _ = data.shape
-    spread = (data.flatten(0, 1) @ product).view(rows, changed, kernel, -1)
-    if changed == 1 and dilation == 1:
+    spread = (data.flatten(0, 1) @ weight).view(rows, changed, kernel.size, -1)
+    if changed == 1 and kernel.dilation == 1:
         return spread[:, 0]
-    out = spread.new_zeros((rows, width, spread.shape[-1]))
+    out = spread.new_zeros((rows, changed + kernel.reach, spread.shape[-1]))
     for entry in range(changed):
-        out[:, entry : entry + (kernel - 1) * dilation + 1 : dilation] += spread[:, entry]
+        out[:, entry : entry + kernel.reach + 1 : kernel.dilation] += spread[:, entry]
     return out
+
+
+def _slide(data: Tensor, weight: Tensor, kernel: Kernel, padding: int) -> Tensor:
+    """Convolve stretches (rows, stretch, in) with a weight (out, tap, in)."""
+    stretch = data.unsqueeze(1).permute(0, 3, 1, 2)
+    taps = weight.unsqueeze(1).permute(0, 3, 1, 2)
+    out = F.conv2d(stretch, taps, None, (1, kernel.stride), (0, padding), (1, kernel.dilation), kernel.groups)
+    return out.permute(0, 2, 3, 1)[:, 0]

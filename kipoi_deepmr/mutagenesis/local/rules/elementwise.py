@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
 from kipoi_deepmr.mutagenesis.local.rules.registry import aten, rule, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments, call
+from kipoi_deepmr.mutagenesis.local.windows import Mover, Window
 
 _POINTWISE = (
     aten.relu.default,
@@ -43,13 +44,27 @@ _POINTWISE = (
     aten.clamp_min.default,
     aten.clamp_max.default,
 )
+_VALUE_READERS = {*_POINTWISE, aten.amax.default, aten.max.dim}
 
 
 @rule(*_POINTWISE)
 def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     x, *rest = arguments(node)
-    local, value = plan.local(x), plan.value(x)
-    return Local(local.layout, local.window, True), lambda run: call(node, value(run), *rest, **node.kwargs)
+    local, own = plan.local(x), plan.own_value(x)
+    operation: Any = node.target
+    in_place: Any = getattr(aten, f"{operation.overloadpacket.__name__}_", None)
+    if own is not None and in_place is not None and operation._overloadname in in_place.overloads():
+        compute: Step = lambda run: getattr(in_place, operation._overloadname)(own(run), *rest, **node.kwargs)  # noqa: E731
+    else:
+        value = plan.value(x)
+        compute = lambda run: call(node, value(run), *rest, **node.kwargs)  # noqa: E731
+    plan.owned.add(node)
+    if any(user.target in _VALUE_READERS for user in node.users):
+        return Local(local.layout, local.window, True), compute
+    # All that follows reads differences: made here, they need no tensor of their own.
+    output = Local(local.layout, local.window, False)
+    reference, clear = plan.window(node, local.layout, local.window), plan.clear(output)
+    return output, lambda run: clear(compute(run).sub_(reference(run)))
 
 
 @rule(
@@ -68,12 +83,14 @@ def _batch_norm(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         scale = scale * plan.constant(weight)
     if not local.is_value:
         scale = _on_channels(scale, local.layout, 0)
+        plan.owned.add(node)
         return local, lambda run: run.data[x] * scale
     shift = -plan.constant(mean) * scale
     if bias is not None:
         shift = shift + plan.constant(bias)
     scale, shift = (_on_channels(vector, local.layout, 0) for vector in (scale, shift))
-    return local, lambda run: run.data[x] * scale + shift
+    plan.owned.add(node)
+    return local, lambda run: (run.data[x] * scale).add_(shift)
 
 
 def _on_channels(vector: Tensor, layout: Layout, dim: int) -> Tensor:
@@ -142,11 +159,36 @@ def _two_mutated(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     if first.layout != second.layout or first.window.start.shape != second.window.start.shape:
         raise Unsupported("an operation on two tensors of unequal shape that the mutation reaches")
     window = first.window.united(second.window)
-    joined = Local(first.layout, window, False)
+    if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+        plan.owned.add(node)
+        return Local(first.layout, window, False), _sum(plan, node, window)
     one, two = plan.moved_difference(left, window), plan.moved_difference(right, window)
     if node.target in (aten.add.Tensor, aten.sub.Tensor):
-        return joined, lambda run: call(node, one(run), two(run), **node.kwargs)
+        return Local(first.layout, window, False), lambda run: call(node, one(run), two(run), **node.kwargs)
     base = [plan.window(part, first.layout, window) for part in (left, right)]
     return Local(first.layout, window, True), lambda run: call(
         node, one(run) + base[0](run), two(run) + base[1](run), **node.kwargs
     )
+
+
+def _sum(plan: Plan, node: fx.Node, window: Window) -> Step:
+    """Add or subtract differences in place: the operand that covers the window takes in the other one."""
+    left, right = arguments(node)[:2]
+    sign = 1 if node.target is aten.add.Tensor else -1
+    wide, narrow, signs = left, right, (1, sign)
+    if not plan.local(left).window.same(window) or (
+        plan.is_last_reader(right) and plan.local(right).window.same(window)
+    ):
+        wide, narrow, signs = right, left, (sign, 1)
+    is_own = left is not right and plan.is_last_reader(wide) and plan.local(wide).window.same(window)
+    base, other = plan.moved_difference(wide, window), plan.difference(narrow)
+    inside = plan.local(narrow).window
+    mover = Mover((inside.start, inside.width), (window.start, window.width), plan.device)
+
+    def add(run: Run) -> Tensor:
+        total = base(run) if is_own else base(run).clone()
+        if signs[0] < 0:
+            total.neg_()
+        return mover.add(total, other(run), signs[1])
+
+    return add

@@ -49,11 +49,15 @@ def _max_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         largest = _largest_of(plan, x, low, high)
         return pooled, lambda run: largest(run).unsqueeze(3)
     patch = plan.patch(x, stretch.start, stretch.width, -math.inf)
+    missing = window.missing
+    gone = None if missing is None else torch.from_numpy(missing).to(plan.device)[:, :, None]
 
     def pool(run: Run) -> Tensor:
         first, *others = _taps(patch(run), size, step, window.width)
         for other in others:
             first = torch.maximum(first, other)
+        if gone is not None:  # nothing but the padding's -inf, which zero cannot multiply away
+            first = first.masked_fill(gone.reshape(*gone.shape, *(1 for _ in layout.sizes[1:])), 0.0)
         return first
 
     return pooled, pool

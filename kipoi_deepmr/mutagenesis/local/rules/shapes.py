@@ -155,7 +155,8 @@ def _crop(plan: Plan, x: fx.Node, chosen: range) -> tuple[Local, Step]:
     read = plan.moved_difference(x, inside)
     cropped = Local(layout, window, False)
     clear = plan.clear(cropped)
-    return cropped, lambda run: clear(read(run))
+    is_cut = window.missing is not None
+    return cropped, lambda run: clear(read(run).clone() if is_cut else read(run))
 
 
 @rule(aten.constant_pad_nd.default)
