@@ -6,48 +6,52 @@ import pytest
 import xarray as xr
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.config import MetaSection, MRSection
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.pipeline.estimate import global_estimates, local_estimates
 from kipoi_deepmr.tables import global_table, local_table, terminal_table
-
-SIZES = {"exposure": 2, "outcome": 2, "sequence": 3, "position": 8, "allele": 4}
 
 
 def text(words):
     return np.array(list(words), dtype=object)
 
 
-def make_results(exposures=("FOXA1", "CTCF"), outcomes=("DNase", "H3K27ac"), unit=1.0, alpha=0.05):
+def make_estimates(known, coords, unit, alpha):
+    """Return random estimates with the variables of `/local` or `/global`."""
     random = np.random.default_rng(0)
-    sizes = {**SIZES, "exposure": len(exposures), "outcome": len(outcomes)}
-    effects = xr.Dataset(
-        {
-            name: (terms.EFFECTS[name].dims, random.normal(2, 1, [sizes[dim] for dim in terms.EFFECTS[name].dims]))
-            for name in ("exposure_effect", "outcome_effect")
-        }
-    )
-    effects["outcome_effect"] *= unit
-    effects["exposure_se"] = xr.full_like(effects["exposure_effect"], 0.1)
-    effects["outcome_se"] = xr.full_like(effects["outcome_effect"], 0.1 * unit)
-    bound = np.ones((sizes["exposure"], 3), bool)
+    dataset = xr.Dataset(coords=coords)
+    for name, term in known.items():
+        shape = [dataset.sizes[dim] for dim in term.dims]
+        if name == "status":
+            values = np.zeros(shape, np.int8)
+        elif name.startswith("n_"):
+            values = random.integers(3, 24, shape)
+        else:
+            scale = {"ratio": unit, "ratio squared": unit**2}.get(term.units, 1)
+            values = scale * random.uniform(-1 if term.units == "ratio" else 0, 1, shape)
+        dataset[name] = (term.dims, values, terms.attributes(term, "identity"))
+    dataset["status"].attrs.update(flag_values=[0, 1], flag_meanings="ok too_few")
+    dataset["ci_low"].attrs["confidence_level"] = 1 - alpha
+    return dataset
+
+
+def make_results(exposures=("FOXA1", "CTCF"), outcomes=("DNase", "H3K27ac"), unit=1.0, alpha=0.05):
+    bound = np.ones((len(exposures), 3), bool)
     bound[0, 2] = False
-    effects = effects.assign_coords(
+    names = {"exposure": text(exposures), "outcome": text(outcomes), "method": text(["egger", "ivw"])}
+    windows = {
+        "sequence": text(f"chr1:{i}-{i + 8}(+)" for i in range(3)),
+        "bound": (("exposure", "sequence"), bound),
+        "chrom": ("sequence", text(["chr1"] * 3)),
+        "start": ("sequence", np.arange(3)),
+        "end": ("sequence", np.arange(3) + 8),
+        "strand": ("sequence", text("+++")),
+    }
+    tree = xr.DataTree.from_dict(
         {
-            "exposure": text(exposures),
-            "outcome": text(outcomes),
-            "sequence": text(f"chr1:{i}-{i + 8}(+)" for i in range(3)),
-            "bound": (("exposure", "sequence"), bound),
-            "completed": ("sequence", np.ones(3, bool)),
-            "chrom": ("sequence", text(["chr1"] * 3)),
-            "start": ("sequence", np.arange(3)),
-            "end": ("sequence", np.arange(3) + 8),
-            "strand": ("sequence", text("+++")),
+            "effects": xr.Dataset(),
+            "local": make_estimates(terms.LOCAL, {**names, **windows}, unit, alpha),
+            "global": make_estimates(terms.GLOBAL, names, unit, alpha),
         }
     )
-    local = local_estimates(effects, MRSection(alpha=alpha), "identity")
-    overall = global_estimates(local, MetaSection(), alpha, "identity")
-    tree = xr.DataTree.from_dict({"effects": effects, "local": local, "global": overall})
     tree.attrs.update(scale="identity", standard_error="posterior")
     return tree
 

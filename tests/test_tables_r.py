@@ -12,6 +12,7 @@ from scipy import stats
 from kipoi_deepmr import export, mr
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import SelectionError, StoreError
+from kipoi_deepmr.pipeline import re_estimate
 from kipoi_deepmr.reading import select
 from kipoi_deepmr.tables import global_results, local_results, variant_tables
 from tests.small_stores import EXPOSURES, WINDOWS, write_fasta, write_store
@@ -195,12 +196,10 @@ def test_global_results_have_the_names_of_metafor(folder, tree):
         assert (row["method"], row["test"], row["status"]) == ("REML", "z", "ok")
 
 
-def test_h2_of_a_common_effect_is_q_over_df(tree):
-    from kipoi_deepmr.config import MetaSection
-    from kipoi_deepmr.pipeline.overall import global_estimates
-
-    overall = global_estimates(tree["local"].to_dataset(), MetaSection(method="FE"), 0.05, "identity")
-    table = global_results(xr.DataTree.from_dict({"global": overall}))
+def test_h2_of_a_common_effect_is_q_over_df(tmp_path):
+    with re_estimate(write_store(tmp_path), meta={"method": "FE"}) as results:
+        table = global_results(results)
+    assert set(table["method"]) == {"FE"}
     np.testing.assert_allclose(table["H2"], table["QE"] / (table["k"] - 1))
 
 
