@@ -40,6 +40,7 @@ COVERED = {
     "mr.raps_CRAN_0.2": {"mr.raps"},
     "MendelianRandomization": {
         "mr_conmix",
+        "mr_lasso",
         "mr_mbe",
         "mr_pivw",
         "mr_divw",
@@ -69,7 +70,7 @@ COVERED = {
 }
 ELSEWHERE: dict[str, set[str]] = {
     "MendelianRandomization": {
-        *("mr_lasso", "mr_cML"),
+        "mr_cML",
         "cML_estimate_random",
     },
     "TwoSampleMR": {

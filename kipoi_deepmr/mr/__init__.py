@@ -12,6 +12,7 @@ from kipoi_deepmr.mr.diagnostics import CochranQ, RuckerQ
 from kipoi_deepmr.mr.egger import EggerResult, egger
 from kipoi_deepmr.mr.held_out import held_out_selection
 from kipoi_deepmr.mr.ivw import IVWResult, ivw
+from kipoi_deepmr.mr.lasso import LassoResult, lasso
 from kipoi_deepmr.mr.maximum_likelihood import MaximumLikelihoodResult, maximum_likelihood
 from kipoi_deepmr.mr.median import MedianResult, penalized_weighted_median, simple_median, weighted_median
 from kipoi_deepmr.mr.mode import ModeResult, simple_mode, weighted_mode
@@ -32,6 +33,7 @@ __all__ = [
     "DebiasedIVWResult",
     "EggerResult",
     "IVWResult",
+    "LassoResult",
     "MaximumLikelihoodResult",
     "MedianResult",
     "ModeResult",
@@ -55,6 +57,7 @@ __all__ = [
     "egger",
     "held_out_selection",
     "ivw",
+    "lasso",
     "maximum_likelihood",
     "multivariable_egger",
     "multivariable_ivw",
