@@ -14,6 +14,7 @@ from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments, Coverage, Grid, to_numpy
 from kipoi_deepmr.mutagenesis.graph import Passes, WholePasses, capture
+from kipoi_deepmr.mutagenesis.precision import Precision, products_in
 from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import MCDropout
@@ -54,6 +55,8 @@ class FullEngine:
         4 GiB on a GPU.
     keep_draws
         Whether `run` returns the effects of every draw, too.
+    precision
+        Arithmetic of matrix products and convolutions: ``float32``, or ``tf32`` (on a GPU) or ``bfloat16``.
     """
 
     network: Any
@@ -65,6 +68,7 @@ class FullEngine:
     batch_size: int | None = None
     memory: int | None = None
     keep_draws: bool = False
+    precision: Precision = "float32"
     _passes: dict[int, Passes] = field(default_factory=dict, init=False)
     _mix_sequences: bool | None = field(default=None, init=False)
     _whole_rows: int = field(default=1, init=False)
@@ -93,11 +97,21 @@ class FullEngine:
         return passes
 
     @property
+    def whole_precision(self) -> Precision:
+        """Precision of the passes through the whole network."""
+        return self.precision
+
+    @property
     def moment_bytes(self) -> int:
         """Bytes that the moments of one variant take while a draw is added to them."""
         outcomes = len(self.columns) - self.exposures
         kept = 4 * self.count * len(self.columns) * self.keep_draws
         return 8 * 3 * (4 * len(self.columns) + self.exposures * outcomes) + kept
+
+    @property
+    def warm_up_draws(self) -> int:
+        """Draws until all that is prepared once has been prepared."""
+        return 1
 
     @property
     def coverage(self) -> Coverage:
@@ -134,7 +148,7 @@ class FullEngine:
             If not even one mutant fits into memory.
         """
         self.prepare(block)
-        with torch.inference_mode():
+        with torch.inference_mode(), products_in(self.whole_precision):
             references, reference = self._references_within_memory(block)
             variants = all_variants(block.codes, positions, block.sequence.device)
             kept = self.count if self.keep_draws else 0
@@ -162,13 +176,13 @@ class FullEngine:
 
         def measure() -> tuple[float, int]:
             chunk = variants.rows(0, self._chunk_size(variants, 0))
-            self._moments(block, chunk, references, 1)
+            self._moments(block, chunk, references, self.warm_up_draws)
             start = time.perf_counter()
             for _ in range(batches):
                 self._moments(block, chunk, references, draws)[1].cpu()
             return time.perf_counter() - start, batches * len(chunk)
 
-        with torch.inference_mode():
+        with torch.inference_mode(), products_in(self.whole_precision):
             references, _ = self._references_within_memory(block)
             return self.within_memory(measure, lambda: self._chunk_size(variants, 0))
 
@@ -315,7 +329,9 @@ class FullEngine:
                 index = torch.zeros(rows, dtype=torch.int64, device=block.sequence.device)
                 masks = self.draws.masks(block.names[:1], 0).rows(None)
                 others = [other[index].clone() for other in block.others]
-                self._passes[rows] = capture(self.network, self.columns, block.sequence[index].clone(), others, masks)
+                self._passes[rows] = capture(
+                    self.network, self.columns, block.sequence[index].clone(), others, masks, self.whole_precision
+                )
         return self._passes[rows]
 
     def _rows_keep_their_masks(self, block: Block, passes: Passes) -> bool:

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from kipoi_deepmr.mutagenesis.precision import Precision, lower_products, products_in
 from kipoi_deepmr.mutagenesis.selection import select_early
 from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
 
@@ -39,8 +40,11 @@ class WholePasses:
 
     shared_layers = 0
 
-    def __init__(self, network: nn.Module, columns: Sequence[int], bytes_per_row: int) -> None:
+    def __init__(
+        self, network: nn.Module, columns: Sequence[int], bytes_per_row: int, precision: Precision = "float32"
+    ) -> None:
         self._network = network
+        self._autocast = precision == "bfloat16"
         self._columns = list(columns)
         self.bytes_per_row = bytes_per_row
 
@@ -51,7 +55,9 @@ class WholePasses:
     def after(self, saved: Saved, masks: Sequence[Mask]) -> Tensor:
         """Run the network on a copy of the inputs, which it may change in place."""
         inputs = [tensor.clone() for tensor in saved]
-        return ThinnedNetwork(self._network, masks)(*inputs)[:, self._columns]
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self._autocast):
+            predicted = ThinnedNetwork(self._network, masks)(*inputs)
+        return predicted[:, self._columns].to(inputs[0].dtype if self._autocast else predicted.dtype)
 
 
 class CapturedPasses:
@@ -81,6 +87,11 @@ class CapturedPasses:
         self._before, self._after, self.shared_layers = _split(whole, 1 + len(others))
         rows = len(sequence)
         self.bytes_per_row = (_peak_bytes(self._before) + _peak_bytes(self._after)) // rows
+
+    def lower(self) -> None:
+        """Let products take bfloat16 from now on."""
+        lower_products(self._before)
+        lower_products(self._after)
 
     def before(self, sequence: Tensor, others: Sequence[Tensor]) -> Saved:
         """Compute what all draws share."""
@@ -161,7 +172,12 @@ def _changes_its_input(node: fx.Node) -> bool:
 
 
 def capture(
-    network: nn.Module, columns: Sequence[int], sequence: Tensor, others: Sequence[Tensor], masks: Sequence[Mask]
+    network: nn.Module,
+    columns: Sequence[int],
+    sequence: Tensor,
+    others: Sequence[Tensor],
+    masks: Sequence[Mask],
+    precision: Precision = "float32",
 ) -> Passes:
     """Capture a network, or fall back to running it whole for each draw.
 
@@ -169,17 +185,20 @@ def capture(
     ----------
     network, columns, sequence, others, masks
         As `CapturedPasses`.
+    precision
+        Arithmetic of products.
 
     Returns
     -------
     Passes
         `CapturedPasses` when the graph can be captured and gives what the network gives, else `WholePasses`.
     """
-    expected = ThinnedNetwork(network, masks)(sequence.clone(), *others)[:, list(columns)]
-    whole = WholePasses(network, columns, _parameter_free_bytes(sequence))
+    whole = WholePasses(network, columns, _parameter_free_bytes(sequence), precision)
     try:
-        captured = CapturedPasses(network, columns, sequence, others, masks)
-        given = captured.after(captured.before(sequence, others), masks)
+        with products_in("float32"):
+            expected = ThinnedNetwork(network, masks)(sequence.clone(), *others)[:, list(columns)]
+            captured = CapturedPasses(network, columns, sequence, others, masks)
+            given = captured.after(captured.before(sequence, others), masks)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001  any failure to trace means the same: run the network as it is
@@ -188,6 +207,8 @@ def capture(
     if not torch.allclose(given, expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
         logger.warning("the captured graph differs from the network: every draw runs all layers")
         return whole
+    if precision == "bfloat16":
+        captured.lower()
     return captured
 
 

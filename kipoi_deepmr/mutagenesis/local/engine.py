@@ -14,6 +14,7 @@ from kipoi_deepmr.mutagenesis.blocks import Block, Coverage
 from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.graph import Passes, mask_tensors, trace
 from kipoi_deepmr.mutagenesis.local.program import ALLELES, LocalProgram
+from kipoi_deepmr.mutagenesis.precision import Precision, products_in
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,17 @@ class LocalEngine(FullEngine):
         self._asked_batch = self.batch_size
 
     @property
+    def whole_precision(self) -> Precision:
+        """Return float32: references, and what runs whole, from which small differences are taken."""
+        return "float32"
+
+    def use(self, precision: Precision) -> None:
+        """Compute products in another precision from now on."""
+        self.precision = precision
+        self._programs.clear()
+        self._weights.clear()
+
+    @property
     def coverage(self) -> Coverage:
         """How much of the network is computed locally."""
         return self._coverage or Coverage(0.0, ())
@@ -110,7 +122,7 @@ class LocalEngine(FullEngine):
         return lambda draw: program.after(shared, mask_tensors(self.draws.masks(names, draw).rows(None)))
 
     def difference_from_full(self, block: Block, positions: range) -> tuple[float, float, float]:
-        """Compare some mutants of the first sequence with the full engine: those at both ends and in the middle.
+        """Compare some mutants of the first sequence with the full engine, in float32: both ends and the middle.
 
         Returns
         -------
@@ -121,6 +133,13 @@ class LocalEngine(FullEngine):
         prediction : float
             Largest prediction.
         """
+        asked = self.precision
+        if asked != "float32":
+            self.use("float32")
+            try:
+                return self.difference_from_full(block, positions)
+            finally:
+                self.use(asked)
         self.prepare(block)
         first = Block(block.names[:1], block.codes[:1], block.sequence[:1], tuple(o[:1] for o in block.others))
         chunk = all_variants(first.codes, _sample(first.codes[0], positions), block.sequence.device)
@@ -139,7 +158,7 @@ class LocalEngine(FullEngine):
             return full.within_memory(predict, lambda: full.batch_size or 1)
 
         largest = np.zeros(3)
-        with torch.inference_mode():
+        with torch.inference_mode(), products_in("float32"):
             references = full._references_within_memory(first)[0]
             ours = self.predictor(first, chunk)
             for draw in range(min(self.count, _SAMPLED_DRAWS)):
@@ -168,6 +187,7 @@ class LocalEngine(FullEngine):
                     positions,
                     self.network.layout.position_axis,
                     self._weights,
+                    self.precision,
                 )
             while len(self._programs) > _PROGRAMS:
                 self._programs.popitem(last=False)

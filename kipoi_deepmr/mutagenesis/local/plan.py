@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, Unsupported
 from kipoi_deepmr.mutagenesis.local.windows import Mover, Reader, Window
+from kipoi_deepmr.mutagenesis.precision import Precision, lowered, product
 
 Step = Callable[["Run"], Tensor]
 
@@ -68,7 +69,9 @@ class Plan:
     constants : dict
         Tensors of nodes that depend on neither inputs nor masks.
     weights : dict
-        Weights in the order in which a rule reads them.
+        Weights in the order in which a rule reads them, and in the type in which products take them.
+    precision : str
+        Arithmetic of products.
     states : dict
         What is known of each mutated node.
     needs : dict
@@ -93,6 +96,7 @@ class Plan:
     drawn: set[fx.Node]
     constants: dict[fx.Node, Any]
     weights: dict[tuple[fx.Node, str], Tensor]
+    precision: Precision
     states: dict[fx.Node, Local | Rows] = field(default_factory=dict)
     needs: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)
     sliding: dict[fx.Node, tuple[int, int, int]] = field(default_factory=dict)
@@ -172,8 +176,12 @@ class Plan:
     def weight(self, node: fx.Node, key: str, make: Callable[[], Tensor]) -> Tensor:
         """Return a rearranged weight, made once for all programs."""
         if (node, key) not in self.weights:
-            self.weights[node, key] = make().contiguous()
+            self.weights[node, key] = lowered(make().contiguous(), self.precision)
         return self.weights[node, key]
+
+    def product(self, function: Callable[[Tensor, Tensor], Tensor], data: Tensor, weight: Tensor) -> Tensor:
+        """Return the product of data with a weight from `weight`, in the precision of the run."""
+        return product(function, data, weight, self.precision)
 
     def reference(self, node: fx.Node, layout: Layout) -> Step:
         """Return a reader of a node's reference as (strand, position, *channels)."""

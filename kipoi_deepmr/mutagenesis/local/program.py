@@ -15,6 +15,7 @@ from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
 from kipoi_deepmr.mutagenesis.local.rules import RULES, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Local, Rows, Unsupported, arguments, call, find_layout
 from kipoi_deepmr.mutagenesis.local.windows import Window
+from kipoi_deepmr.mutagenesis.precision import Precision
 
 aten = torch.ops.aten
 ALLELES = 3
@@ -38,6 +39,8 @@ class LocalProgram:
         Position axis of the sequence, counted without the batch.
     weights
         Rearranged weights, shared by all programs of the network.
+    precision
+        Arithmetic of the products that are computed locally.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class LocalProgram:
         positions: np.ndarray,
         position_axis: int,
         weights: dict[tuple[fx.Node, str], Tensor],
+        precision: Precision = "float32",
     ) -> None:
         self._nodes = list(graph.graph.nodes)
         holders = [node for node in self._nodes if node.op == "placeholder"]
@@ -57,7 +61,9 @@ class LocalProgram:
         self._drawn = reached(self._nodes, self._masks)
         self.rows = len(positions) * ALLELES
         constants = _constants(graph, self._nodes, holders)
-        self._plan = Plan(sequence.meta["val"].device, ALLELES, self._mutated, self._drawn, constants, weights)
+        self._plan = Plan(
+            sequence.meta["val"].device, ALLELES, self._mutated, self._drawn, constants, weights, precision
+        )
         layout = find_layout(shape_of(sequence), position_axis)
         self._start = Local(layout, Window(positions[None], 1, layout.sizes[0]), True)
         self._layout = layout

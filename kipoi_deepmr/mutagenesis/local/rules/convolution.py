@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -95,7 +96,7 @@ def _product(plan: Plan, x: fx.Node, kernel: Kernel, window: Window) -> Step:
     if kernel.stride == kernel.groups == 1 and reached.same(window) and local.window.width < kernel.size:
         entries = plan.weight(kernel.node, "entries", lambda: kernel.taps.flip(-1).permute(1, 2, 0).flatten(1))
         inputs = plan.difference(x)
-        return lambda run: _spread(read(inputs(run)), entries, kernel)
+        return lambda run: plan.product(partial(_spread, kernel), read(inputs(run)), entries)
     # Weights and data with the channels last are what the fastest convolutions take.
     weight = plan.weight(kernel.node, "slide", lambda: kernel.taps.permute(0, 2, 1))
     patch = Window(
@@ -110,13 +111,15 @@ def _product(plan: Plan, x: fx.Node, kernel: Kernel, window: Window) -> Step:
         padding = max(left, right, 0)
         if kernel.stride == 1 or padding == left:
             first, inputs = (padding - left) // kernel.stride, plan.difference(x)
-            return lambda run: _slide(read(inputs(run)), weight, kernel, padding)[:, first : first + window.width]
+            slide = partial(_slide, kernel, padding)
+            return lambda run: plan.product(slide, read(inputs(run)), weight)[:, first : first + window.width]
     elif kernel.stride == 1 and reached.width <= _WIDER * window.width:
         move = Mover((reached.start, reached.width), (window.start, window.width), plan.device)
         shape, inputs = (*window.start.shape, plan.alleles, reached.width, -1), plan.difference(x)
-        return lambda run: move(_slide(read(inputs(run)), weight, kernel, kernel.reach).view(shape)).flatten(0, 2)
-    moved = plan.moved_difference(x, patch)
-    return lambda run: _slide(read(moved(run)), weight, kernel, 0)
+        slide = partial(_slide, kernel, kernel.reach)
+        return lambda run: move(plan.product(slide, read(inputs(run)), weight).reshape(shape)).flatten(0, 2)
+    moved, slide = plan.moved_difference(x, patch), partial(_slide, kernel, 0)
+    return lambda run: plan.product(slide, read(moved(run)), weight)
 
 
 def _channels_last(layout: Layout) -> Callable[[Tensor], Tensor]:
@@ -131,7 +134,7 @@ def _channels_last(layout: Layout) -> Callable[[Tensor], Tensor]:
     return bring
 
 
-def _spread(data: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
+def _spread(kernel: Kernel, data: Tensor, weight: Tensor) -> Tensor:
     """Carry each of few changed inputs (rows, changed, in) to all outputs that it reaches, weight (in, taps * out)."""
     rows, changed, _ = data.shape
     spread = (data.flatten(0, 1) @ weight).view(rows, changed, kernel.size, -1)
@@ -143,7 +146,7 @@ def _spread(data: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
     return out
 
 
-def _slide(data: Tensor, weight: Tensor, kernel: Kernel, padding: int) -> Tensor:
+def _slide(kernel: Kernel, padding: int, data: Tensor, weight: Tensor) -> Tensor:
     """Convolve stretches (rows, stretch, in) with a weight (out, tap, in)."""
     stretch = data.unsqueeze(1).permute(0, 3, 1, 2)
     taps = weight.unsqueeze(1).permute(0, 3, 1, 2)

@@ -37,7 +37,7 @@ def _linear(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
 
     def multiply(run: Run) -> Tensor:
         if len(starts) == 1 and window.width == window.length:
-            changed = difference(run).flatten(3).flatten(0, 2) @ rows_of_weight
+            changed = plan.product(torch.matmul, difference(run).flatten(3).flatten(0, 2), rows_of_weight)
             changed = changed.view(*window.start.shape, plan.alleles, outputs)
             return (run.reference[node][:, None, None] + changed).flatten(0, 2)
         data = difference(run).reshape(len(group.reshape(-1)), plan.alleles, window.width, channels)
@@ -49,7 +49,7 @@ def _linear(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
                 out[member] = 0.0
                 continue
             part = data[member, :, low - start : high - start].flatten(2)
-            out[member] = part @ rows_of_weight[low * channels : high * channels]
+            out[member] = plan.product(torch.matmul, part, rows_of_weight[low * channels : high * channels])
         strands, positions = window.start.shape
         out = out.view(strands, positions, plan.alleles, outputs)
         return (run.reference[node][:, None, None] + out).flatten(0, 2)
