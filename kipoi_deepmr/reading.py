@@ -13,7 +13,7 @@ from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, explained
 from kipoi_deepmr.errors import SelectionError, suggestion
 
-_VARIANTS_AT_ONCE = 2**17
+_VARIANTS_AT_ONCE = 2**15
 
 
 def select(
