@@ -24,7 +24,9 @@ LOCAL_GROUP = "local"
 GLOBAL_GROUP = "global"
 REVERSE_GROUP = "reverse"
 DRAWN_GROUP = "from_draws"
-_ESTIMATES = (LOCAL_GROUP, GLOBAL_GROUP, REVERSE_GROUP)
+CONTROLS_GROUP = "controls"
+_DIRECTIONS = (LOCAL_GROUP, GLOBAL_GROUP, REVERSE_GROUP)
+_ESTIMATES = (*_DIRECTIONS, *(f"{CONTROLS_GROUP}/{name}" for name in _DIRECTIONS))
 _FILES_PER_VARIABLE = 1000
 _DIGEST = "config_sha256"
 _ESTIMATES_OF = "estimates_of"
@@ -96,10 +98,13 @@ class Cube:
     ----------
     path
         Folder of the store.
+    folder
+        Group of the store that holds these effects, such as `controls`; by default the store itself.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: str = "") -> None:
         self.path = path
+        self._folder = f"{folder}/" if folder else ""
         with explained(path, "opened"):
             self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
             self.shard = self._array("completed").chunks[0]
@@ -135,11 +140,41 @@ class Cube:
             for leftover in (partial, replaced):
                 _clear(leftover, _DIGEST)
             _write_template(partial, template)
+            _consolidate(partial)
             if path.exists():
                 os.replace(path, replaced)
             os.replace(partial, path)
             shutil.rmtree(replaced, ignore_errors=True)
         return cls(path)
+
+    @classmethod
+    def attach(cls, path: Path, folder: str, template: Template) -> "Cube":
+        """Open further effects of a store, in a group of their own; make it if it is not there.
+
+        Parameters
+        ----------
+        path
+            A store.
+        folder
+            Name of the group.
+        template
+            Its coordinates and attributes.
+
+        Raises
+        ------
+        StoreError
+            If the group cannot be written.
+        """
+        if not (path / folder / EFFECTS_GROUP).exists():
+            partial = path.with_name(f"{path.name}.{folder}")
+            with explained(path, "written"):
+                _clear(partial, _ESTIMATES_OF)
+                zarr.create_group(partial, attributes={_ESTIMATES_OF: path.name}, zarr_format=3)
+                _write_template(partial / folder, template)
+                os.replace(partial / folder, path / folder)
+                shutil.rmtree(partial, ignore_errors=True)
+                _consolidate(path)
+        return cls(path, folder)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -164,23 +199,24 @@ class Cube:
             return np.asarray(self._array(name)[...])
 
     def _array(self, name: str, group: str = EFFECTS_GROUP) -> "zarr.Array[Any]":
-        array = self._root[f"{group}/{name}"]
+        array = self._root[f"{self._folder}{group}/{name}"]
         if not isinstance(array, zarr.Array):
-            raise StoreError(f"{self.path} is damaged: {group}/{name} is no array")
+            raise StoreError(f"{self.path} is damaged: {self._folder}{group}/{name} is no array")
         return array
 
     @property
     def keeps_draws(self) -> bool:
         """Whether the effects of every draw are stored."""
-        return f"{EFFECTS_GROUP}/exposure_draws" in self._root
+        return f"{self._folder}{EFFECTS_GROUP}/exposure_draws" in self._root
 
     def _drawn(self) -> Drawn | None:
-        if DRAWN_GROUP not in self._root:
+        group = f"{self._folder}{DRAWN_GROUP}"
+        if group not in self._root:
             return None
         methods, directions = (
             np.asarray(self._array(name, DRAWN_GROUP)[...]) for name in (terms.METHOD, terms.DIRECTION)
         )
-        settings = str(self._root[DRAWN_GROUP].attrs["settings"])
+        settings = str(self._root[group].attrs["settings"])
         return Drawn(tuple(map(str, methods)), tuple(map(str, directions)), settings)
 
     def write(
@@ -271,7 +307,7 @@ def check_replaceable(path: Path) -> None:
     """
     if not is_store(path):
         raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
-    own = {"zarr.json", EFFECTS_GROUP, DRAWN_GROUP, *_ESTIMATES}
+    own = {"zarr.json", EFFECTS_GROUP, DRAWN_GROUP, CONTROLS_GROUP, *_DIRECTIONS}
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own and entry.name[0] != ".")
     if foreign:
         raise StoreError(
@@ -334,7 +370,7 @@ def write_estimates(path: Path, groups: Mapping[str, xr.Dataset]) -> None:
         _forget_consolidated(path)
         for name in _ESTIMATES:
             if (path / name).exists():
-                os.replace(path / name, partial / f"old-{name}")
+                os.replace(path / name, partial / f"old-{name.replace('/', '-')}")
         for name in _ESTIMATES:
             if (partial / name).exists():
                 os.replace(partial / name, path / name)
@@ -385,7 +421,6 @@ def _write_template(path: Path, template: Template) -> None:
     group.attrs["coordinates"] = " ".join(spare)
     if template.drawn is not None:
         _write_drawn(path, template, template.drawn, shard)
-    _consolidate(path)
 
 
 def _write_drawn(path: Path, template: Template, drawn: Drawn, shard: int) -> None:

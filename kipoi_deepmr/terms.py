@@ -115,12 +115,26 @@ LOCAL: Mapping[str, Term] = {
         _LOCAL_METHOD, "variance of balanced pleiotropy between mutations, where the method has one", "product"
     ),
     "condition": Term(_LOCAL_METHOD, "strength of all instruments over its error, where the method has it"),
+    "conditional_f": Term(
+        _LOCAL_METHOD, "F of the exposure given the other exposures (Sanderson 2021), multivariable methods"
+    ),
     "status": Term(_LOCAL_METHOD, "why an estimate is missing"),
     "n_instruments": Term(LOCAL_DIMS, "mutations that serve as instruments"),
     "n_weak": Term(LOCAL_DIMS, "mutations left out because their F is below mr.min_f"),
     "n_without_error": Term(LOCAL_DIMS, "mutations left out because an effect has a standard error of zero"),
     "f_statistic": Term(LOCAL_DIMS, "mean over instruments of (exposure effect / SE)^2"),
     "i2_gx": Term(LOCAL_DIMS, "I2 of the exposure effects (Bowden 2016): share of true variation, 0 to 1"),
+    "q_difference": Term(LOCAL_DIMS, "Ruecker's Q - Q': what MR-Egger explains beyond IVW"),
+    "q_difference_pvalue": Term(LOCAL_DIMS, "p-value of q_difference: no directional pleiotropy"),
+    "steiger_share": Term(
+        LOCAL_DIMS, "share of instruments that explain more of the cause than of the effect (Steiger)"
+    ),
+}
+
+# What `/local` holds of the meta-analysis over sequences.
+LOCAL_INFLUENCE: Mapping[str, Term] = {
+    "leave_one_out": Term(_LOCAL_METHOD, "global effect without this sequence", "ratio"),
+    "leave_one_out_se": Term(_LOCAL_METHOD, "standard error of leave_one_out", "ratio"),
 }
 
 # What methods that need every draw have estimated while the draws were there.
@@ -137,7 +151,10 @@ GLOBAL: Mapping[str, Term] = {
     "ci_high": Term(_GLOBAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
     "pvalue": Term(_GLOBAL_METHOD, "two-sided p-value of estimate = 0"),
     "tau2": Term(_GLOBAL_METHOD, "variance of the effect between sequences", "ratio squared"),
+    "tau2_low": Term(_GLOBAL_METHOD, "lower end of the Q-profile interval of tau2 (Viechtbauer 2007)", "ratio squared"),
+    "tau2_high": Term(_GLOBAL_METHOD, "upper end of the Q-profile interval of tau2", "ratio squared"),
     "i2": Term(_GLOBAL_METHOD, "share of the variation between sequences that is no sampling error", "percent"),
+    "h2": Term(_GLOBAL_METHOD, "total variance over sampling variance"),
     "q": Term(_GLOBAL_METHOD, "Cochran's Q between sequences"),
     "q_pvalue": Term(_GLOBAL_METHOD, "p-value of q"),
     "prediction_low": Term(_GLOBAL_METHOD, "lower end of the prediction interval of a new sequence's effect", "ratio"),
@@ -163,20 +180,36 @@ METHODS: Mapping[str, str] = {
     "ivw": "inverse-variance weighted, random effects from 4 instruments on (Burgess 2013)",
     "ivw_fixed": "inverse-variance weighted, fixed effect",
     "ivw_delta": "IVW whose weights hold the exposure's error and its covariance with the outcome's (Thompson 2016)",
+    "ivw_robust": "IVW by robust regression (Rees 2019)",
     "ivw_penalized": "IVW with less weight for outlying ratios (Rees 2019)",
     "ivw_clustered": "IVW whose standard error allows the mutations of a position to err together (Bell 2002)",
     "egger": "MR-Egger (Bowden 2015)",
     "egger_delta": "MR-Egger with delta weights",
+    "egger_robust": "MR-Egger by robust regression (Rees 2019)",
     "egger_penalized": "MR-Egger with less weight for outlying mutations (Rees 2019)",
     "egger_clustered": "MR-Egger whose standard error allows the mutations of a position to err together",
+    "radial_ivw": "radial IVW with modified second-order weights (Bowden 2018)",
+    "radial_egger": "radial MR-Egger with modified second-order weights (Bowden 2018)",
     "simple_median": "median of the ratios (Bowden 2016)",
     "weighted_median": "weighted median of the ratios (Bowden 2016)",
     "penalized_weighted_median": "weighted median with less weight for outlying ratios (Bowden 2016)",
+    "simple_mode": "mode of the ratios (Hartwig 2017)",
+    "weighted_mode": "weighted mode of the ratios (Hartwig 2017)",
     "maximum_likelihood": "maximum likelihood with errors in both effects that correlate as stored (Burgess 2013)",
     "maximum_likelihood_independent": "the same with uncorrelated errors",
     "debiased_ivw": "IVW without dilution by weak instruments, uncorrelated errors (Ye 2021)",
     "penalized_ivw": "debiased IVW that stays stable when instruments are very weak (Xu 2023)",
     "overlap_debiased_ivw": "IVW without the bias of errors that both effects share (Lorincz-Comi 2024); Monte-Carlo errors",
+    "raps": "robust adjusted profile score with errors that correlate as stored (Zhao 2020, Wang 2021)",
+    "raps_huber": "RAPS with Huber's loss",
+    "raps_tukey": "RAPS with Tukey's loss",
+    "raps_over_dispersion": "RAPS with balanced pleiotropy",
+    "raps_over_dispersion_huber": "RAPS with balanced pleiotropy and Huber's loss",
+    "raps_over_dispersion_tukey": "RAPS with balanced pleiotropy and Tukey's loss",
+    "contamination_mixture": "valid and invalid mutations as a mixture (Burgess 2020)",
+    "lasso": "IVW of the mutations that a lasso finds without pleiotropy (Rees 2019)",
+    "multivariable_ivw": "effect of an exposure while all other exposures of the run stay (Burgess 2015)",
+    "multivariable_egger": "the same by MR-Egger, oriented by the exposure (Rees 2017)",
     "cross_fitted_ivw": "IVW from products of different draws, standard error by jackknife over draws; needs the draws",
     "cross_fitted_egger": "MR-Egger from products of different draws; needs the draws",
 }

@@ -194,7 +194,7 @@ def test_coordinates_are_those_of_the_fasta_and_the_configuration(done):
 
 def test_every_variable_of_the_estimates_explains_itself(done):
     tree = plain(done.parent / "out.zarr")
-    for group, known in (("local", terms.LOCAL), ("global", terms.GLOBAL)):
+    for group, known in (("local", {**terms.LOCAL, **terms.LOCAL_INFLUENCE}), ("global", terms.GLOBAL)):
         dataset = tree[group].to_dataset()
         assert set(dataset.data_vars) == set(known)
         for name, term in known.items():

@@ -75,7 +75,11 @@ def estimate_alone(effects, method, e, o, s):
     return getattr(mr, estimator.function)(bx, bxse, by, byse, **options)
 
 
-@pytest.mark.parametrize("method", [name for name in terms.METHODS if not ESTIMATORS[name].draws])
+def alone(name):
+    return not ESTIMATORS[name].draws and not ESTIMATORS[name].joint
+
+
+@pytest.mark.parametrize("method", [name for name in terms.METHODS if alone(name)])
 def test_a_method_is_the_function_of_each_sequence(store, method):
     tree = re_estimate(store, mr={"methods": [method]})
     effects, local = tree["effects"].to_dataset().load(), tree["local"].to_dataset().load()
@@ -86,6 +90,49 @@ def test_a_method_is_the_function_of_each_sequence(store, method):
             if terms.METHOD in term.dims and hasattr(result, name):
                 same(one[name], getattr(result, name), f"{method}: {name}")
         assert one["status"] == result.status
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("min_f", [0.0, 2.0])
+def test_multivariable_methods_take_all_exposures_of_the_run(store, reverse, min_f):
+    methods = ["multivariable_ivw", "multivariable_egger"]
+    tree = re_estimate(store, mr={"methods": methods, "bidirectional": True, "min_f": min_f})
+    effects, local = tree["effects"].to_dataset().load(), tree["reverse/local" if reverse else "local"].to_dataset()
+    cause, effect = ("outcome", "exposure") if reverse else ("exposure", "outcome")
+    for e, o, s in bound(effects):
+        own, other = (o, e) if reverse else (e, o)
+        bx, bxse = (effects[f"{cause}_{name}"].values[:, s].reshape(2, -1).astype(float) for name in ("effect", "se"))
+        by, byse = (effects[f"{effect}_{name}"].values[other, s].ravel().astype(float) for name in ("effect", "se"))
+        used = np.isfinite(by) & (byse > 0) & (bxse > 0).all(0) & ((bx / bxse) ** 2 >= min_f).any(0)
+        data = bx[:, used], bxse[:, used], by[used], byse[used]
+        ivw, egger = mr.multivariable_ivw(*data), mr.multivariable_egger(*data, orientation=own)
+        one = local.isel(exposure=e, outcome=o, sequence=s)
+        same(one["estimate"], [ivw.estimate[own], egger.estimate[own]], "estimate")
+        same(one["se"], [ivw.se[own], egger.se[own]], "se")
+        same(one["conditional_f"], [ivw.conditional_f[own], np.nan], "conditional_f")
+        same(one["intercept"], [np.nan, egger.intercept], "intercept")
+        assert one["status"].values.tolist() == [0, 0]
+    re_estimate(store, mr={"min_f": 0.0, "bidirectional": False})
+
+
+def test_diagnostics_and_the_influence_of_each_sequence(store):
+    tree = re_estimate(store, mr={"methods": ["ivw", "egger"]}, meta={"method": "DL", "test": "knha"})
+    effects, local = tree["effects"].to_dataset().load(), tree["local"].to_dataset().load()
+    for e, o, s in bound(effects):
+        bx, bxse, by, byse, *_ = instruments(effects, e, o, s)
+        one = local.isel(exposure=e, outcome=o, sequence=s)
+        same(one["q_difference"], one["q"].values[0] - one["q"].values[1], "q_difference")
+        assert 0 <= float(one["q_difference_pvalue"]) <= 1
+        same(one["steiger_share"], np.nanmean(np.where(np.isnan(bx), np.nan, abs(bx / bxse) > abs(by / byse))), "share")
+    for e, o, m in itertools.product(range(2), range(2), range(2)):
+        y, v = (local[name].values[e, o, :, m] for name in ("estimate", "se"))
+        for s in range(4):
+            found = local["leave_one_out"].values[e, o, s, m], local["leave_one_out_se"].values[e, o, s, m]
+            if np.isnan(y[s]):
+                assert np.isnan(found).all()
+                continue
+            expected = meta.random_effects(np.delete(y, s), np.delete(v, s), method="DL", test="knha")
+            same(found, (expected.estimate, expected.se), "leave_one_out")
 
 
 def test_every_name_has_an_estimator_with_options_that_it_takes():
@@ -119,7 +166,8 @@ def test_options_that_exclude_each_other_are_explained(store, monkeypatch):
 
 
 def test_both_directions_and_that_they_vanish_when_they_are_not_asked_for(store):
-    tree = re_estimate(store, mr={"methods": ["egger", "ivw_delta"], "bidirectional": True})
+    plain = {"method": "REML", "test": "z"}
+    tree = re_estimate(store, mr={"methods": ["egger", "ivw_delta"], "bidirectional": True}, meta=plain)
     effects = tree["effects"].to_dataset().load()
     local, overall = tree["reverse/local"].to_dataset().load(), tree["reverse/global"].to_dataset().load()
     assert set(local.data_vars) == set(tree["local"].data_vars)
@@ -150,5 +198,18 @@ def test_every_estimator_of_tau2_and_every_test(store, method):
             expected = meta.random_effects(
                 local["estimate"].values[e, o, :, 0], local["se"].values[e, o, :, 0], method=method, test=test
             )
-            for name in ("estimate", "se", "ci_low", "tau2", "i2", "prediction_high"):
+            interval = meta.tau2_interval(local["estimate"].values[e, o, :, 0], local["se"].values[e, o, :, 0])
+            same(overall["tau2_low"].values[e, o, 0], interval.tau2_low, "tau2_low")
+            same(overall["tau2_high"].values[e, o, 0], interval.tau2_high, "tau2_high")
+            for name in ("estimate", "se", "ci_low", "tau2", "i2", "h2", "prediction_high"):
                 same(overall[name].values[e, o, 0], getattr(expected, name), f"{method} {test} {name}")
+
+
+def test_the_prediction_interval_of_riley(store):
+    for kind in ("default", "riley"):
+        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"method": "REML", "test": "z", "prediction": kind})
+        local, overall = tree["local"].to_dataset().load(), tree["global"].to_dataset().load()
+        y, v = (local[name].values[0, 0, :, 0] for name in ("estimate", "se"))
+        expected = meta.random_effects(y, v, prediction=kind)
+        same(overall["prediction_low"].values[0, 0, 0], expected.prediction_low, kind)
+        assert overall.attrs["prediction"] == kind

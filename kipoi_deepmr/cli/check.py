@@ -57,11 +57,17 @@ def _in_words(report: dict[str, Any]) -> list[tuple[str, str]]:
             f"{report['sequences']} sequences x {report['positions']} positions = {report['mutants']:,} mutants "
             f"x {report['draws']} draws; the store takes up to {report['store_bytes'] / 2**20:,.1f} MiB",
         ),
+        *_controls(report),
         (
             "time",
             f"{report['milliseconds']:.3g} ms per mutant and draw: {duration(report['estimated_seconds'])} in all",
         ),
     ]
+
+
+def _controls(report: dict[str, Any]) -> list[tuple[str, str]]:
+    count = f"{report['control_sequences']} shuffled sequences = {report['control_mutants']:,} mutants more"
+    return [("controls", count)] if report["control_sequences"] else []
 
 
 def duration(seconds: float) -> str:

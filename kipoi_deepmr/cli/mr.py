@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--tau2", metavar="METHOD", help="estimator of tau2: REML, DL, PM, ML, EB, HE, SJ, HS or FE")
     parser.add_argument("--test", metavar="TEST", help="test of the global effect: z, t, knha (Knapp-Hartung) or adhoc")
+    parser.add_argument("--prediction", metavar="KIND", help="prediction interval: default or riley")
     parser.add_argument(
         "--permuted_exposure",
         "--permuted-exposure",
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             "alpha": args.alpha,
             "bidirectional": args.bidirectional,
         },
-        "meta": {"method": args.tau2, "test": args.test},
+        "meta": {"method": args.tau2, "test": args.test, "prediction": args.prediction},
         "controls": {"permuted_exposure": args.permuted_exposure, "seed": args.seed},
     }
     given = {

@@ -49,6 +49,10 @@ _OPTIONS: Mapping[str, tuple[_Check, str]] = {
     "correction": _one_of("CR1", "CR2"),
     "over_dispersion": _FLAG,
     "penalty": _number(0, math.inf, "a number of at least 0"),
+    "invalid_sd": _number(0, math.inf, "a number above 0"),
+    "loss": _one_of("l2", "huber", "tukey"),
+    "phi": _number(0, math.inf, "a number above 0"),
+    "stderr": _one_of("delta", "simple"),
     "ci": _one_of("normal", "fieller", "bootstrap"),
     "n_boot": _whole(2),
     "seed": _whole(0),
@@ -57,6 +61,7 @@ _OPTIONS: Mapping[str, tuple[_Check, str]] = {
 }
 _CLUSTERED = ("correction", "weights", "psi", "distribution")
 _BOOTSTRAP = ("distribution", "n_boot", "seed")
+_MODE = ("phi", "stderr", *_BOOTSTRAP)
 _REGRESSION = ("model", "weights", "distribution", "robust", "penalized", "psi")
 # By the first word of a method's name that is listed; a test holds them against the functions of `kipoi_deepmr.mr`.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -71,6 +76,14 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "debiased_ivw": ("over_dispersion",),
     "penalized_ivw": ("over_dispersion", "penalty", "ci", "seed"),
     "overlap_debiased_ivw": ("psi",),
+    "simple_mode": _MODE,
+    "weighted_mode": _MODE,
+    "raps": ("over_dispersion", "loss", "psi"),
+    "radial": ("distribution",),
+    "contamination_mixture": ("invalid_sd",),
+    "lasso": ("penalty", "distribution"),
+    "multivariable_ivw": ("model", "robust", "distribution"),
+    "multivariable_egger": ("distribution",),
     "cross_fitted": ("folds",),
 }
 
@@ -183,6 +196,9 @@ class MetaSection(Section):
     )
     test: Literal["z", "t", "knha", "adhoc"] = Field(
         "z", description="z, t, knha (Knapp-Hartung), or adhoc (the same, never narrower than t)"
+    )
+    prediction: Literal["default", "riley"] = Field(
+        "default", description="quantile of the prediction interval: as the test, or riley (t with n - 2 degrees)"
     )
 
 

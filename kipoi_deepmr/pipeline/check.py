@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from kipoi_deepmr.config import Config
-from kipoi_deepmr.pipeline.prepare import describe_device, prepare
+from kipoi_deepmr.mutagenesis import FullEngine
+from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
+from kipoi_deepmr.pipeline.shuffled import shuffled_job
 
 _TIMED = 3
 
@@ -23,6 +25,8 @@ class CheckReport:
         Per name the label and index of the model's output; for exposures also what became of its peaks.
     sequences, positions, mutants : int
         Size of the job.
+    control_sequences, control_mutants : int
+        Shuffled sequences and their mutants.
     draws, batch_size : int
         Draws per mutant, mutants in a batch.
     coverage : float
@@ -36,7 +40,7 @@ class CheckReport:
     milliseconds : float
         Measured time per mutant and draw.
     estimated_seconds : float
-        Time of the mutagenesis.
+        Time of the mutagenesis, with that of the controls.
     notes : list of str
         What a user should know.
     """
@@ -50,6 +54,8 @@ class CheckReport:
     sequences: int
     positions: int
     mutants: int
+    control_sequences: int
+    control_mutants: int
     draws: int
     batch_size: int
     coverage: float
@@ -87,8 +93,12 @@ def check(
     with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
         mutants = job.mutants()
         total = int(mutants.sum())
+        controls = shuffled_job(job)
+        control_mutants = controls.mutants() if controls else mutants[:0]
+        templates = [one.template() for one in (job, controls) if one is not None]
         block = job.block([int(mutants.argmax())])
-        engine = job.engine(block)
+        keep_draws = job.config.effects.keep_draws or templates[0].drawn is not None
+        engine = job.engine(block, keep_draws=keep_draws)
         seconds, timed = engine.time(block, job.positions, _TIMED) if total else (0.0, 1)
         per_mutant = seconds / timed
         reports = {report.exposure: report for report in job.windows.report}
@@ -113,13 +123,23 @@ def check(
             sequences=len(job.windows),
             positions=len(job.positions),
             mutants=total,
+            control_sequences=len(control_mutants),
+            control_mutants=int(control_mutants.sum()),
             draws=engine.count,
             batch_size=int(engine.batch_size or 1),
             coverage=float(np.round(engine.coverage.share, 4)),
             runs_whole_from=list(engine.coverage.stopped_at),
             dropout=[site.describe() for site in job.sites],
-            store_bytes=job.template().nbytes,
+            store_bytes=sum(template.nbytes for template in templates),
             milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),
-            estimated_seconds=float(np.round(per_mutant * total, 1)),
-            notes=[*job.notes(), *nothing],
+            estimated_seconds=float(np.round(per_mutant * (total + control_mutants.sum()), 1)),
+            notes=[*job.notes(), *nothing, *_draws_in_memory(job, engine)],
         )
+
+
+def _draws_in_memory(job: Job, engine: FullEngine) -> list[str]:
+    if not engine.keep_draws:
+        return []
+    size = 4 * engine.count * len(job.positions) * 4 * len(engine.columns)
+    stored = "and in the store" if job.config.effects.keep_draws else "for the methods that need them"
+    return [f"the draws of a sequence take {size / 2**20:,.1f} MiB in memory {stored}"]

@@ -16,7 +16,7 @@ from kipoi_deepmr.pipeline.prepare import Job, describe_device
 _LARGEST_BLOCK = 2**25
 
 
-def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
+def write_effects(job: Job, cube: Cube, *, progress: bool = True, what: str = "sequences") -> None:
     """Compute and write the effects of every sequence that is not completed yet.
 
     Parameters
@@ -27,6 +27,8 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
         Its store.
     progress
         Whether to show a progress bar.
+    what
+        What the bar counts.
     """
     done = cube.completed()
     todo = [index for index in range(len(done)) if not done[index]]
@@ -42,7 +44,7 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
         initial=int(mutants[done].sum()),
         unit=" mutants",
         unit_scale=True,
-        desc=f"{int(done.sum())}/{len(done)} sequences",
+        desc=f"{int(done.sum())}/{len(done)} {what}",
         disable=not progress,
         smoothing=0.05,
         mininterval=0.5,
@@ -52,7 +54,7 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True) -> None:
             _write_block(job, cube, engine, indices, bar)
             done[indices] = True
             bar.update(int(mutants[done].sum()) - bar.n)
-            bar.set_description(f"{int(done.sum())}/{len(done)} sequences")
+            bar.set_description(f"{int(done.sum())}/{len(done)} {what}")
 
 
 def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], bar: tqdm) -> None:

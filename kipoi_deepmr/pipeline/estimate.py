@@ -5,9 +5,11 @@ from pathlib import Path
 
 import xarray as xr
 
-from kipoi_deepmr.config import Config
+from kipoi_deepmr.config import Config, ControlsSection
 from kipoi_deepmr.cube import (
+    CONTROLS_GROUP,
     DRAWN_GROUP,
+    EFFECTS_GROUP,
     GLOBAL_GROUP,
     LOCAL_GROUP,
     REVERSE_GROUP,
@@ -15,9 +17,10 @@ from kipoi_deepmr.cube import (
     write_estimates,
 )
 from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.pipeline.controls import with_permutations
 from kipoi_deepmr.pipeline.drawn import DrawnEstimates
 from kipoi_deepmr.pipeline.local import local_estimates
-from kipoi_deepmr.pipeline.overall import global_estimates
+from kipoi_deepmr.pipeline.overall import global_estimates, with_leave_one_out
 from kipoi_deepmr.pipeline.summary import read_effects
 
 logger = logging.getLogger(__name__)
@@ -45,15 +48,29 @@ def estimate_store(path: Path, config: Config) -> None:
             raise StoreError(f"{path} has no completed sequence yet: run it with --resume")
         if not done.all():
             logger.warning("only %d of %d sequences are completed: go on with run --resume", done.sum(), done.size)
-        drawn = DrawnEstimates(effects, tree[DRAWN_GROUP].to_dataset() if DRAWN_GROUP in tree.children else None)
-        groups = _both_directions(effects, drawn, config)
+        groups = _both_directions(effects, _drawn(tree, effects), config)
+        if CONTROLS_GROUP in tree.children:
+            shuffled = read_effects(path, tree, f"{CONTROLS_GROUP}/{EFFECTS_GROUP}")
+            if not shuffled["completed"].values.all():
+                logger.warning("some shuffled sequences are not completed: go on with run --resume")
+            plain = config.model_copy(update={"controls": ControlsSection()})
+            found = _both_directions(shuffled, _drawn(tree.children[CONTROLS_GROUP], shuffled), plain)
+            groups |= {f"{CONTROLS_GROUP}/{name}": dataset for name, dataset in found.items()}
     write_estimates(path, groups)
+
+
+def _drawn(tree: xr.DataTree, effects: xr.Dataset) -> DrawnEstimates:
+    return DrawnEstimates(effects, tree[DRAWN_GROUP].to_dataset() if DRAWN_GROUP in tree.children else None)
 
 
 def _both_directions(effects: xr.Dataset, drawn: DrawnEstimates, config: Config) -> dict[str, xr.Dataset]:
     groups: dict[str, xr.Dataset] = {}
     for folder, reverse in (("", False), (f"{REVERSE_GROUP}/", True))[: 1 + config.mr.bidirectional]:
         local = local_estimates(effects, config.mr, drawn, reverse=reverse)
-        overall = global_estimates(local, config.meta, config.mr.alpha, effects.attrs["scale"], reverse=reverse)
+        scale = str(effects.attrs["scale"])
+        overall = global_estimates(local, config.meta, config.mr.alpha, scale, reverse=reverse)
+        local = with_leave_one_out(local, config.meta, scale, reverse=reverse)
+        if config.controls.permuted_exposure:
+            local, overall = with_permutations(effects, local, overall, config, reverse=reverse)
         groups |= {folder + LOCAL_GROUP: local, folder + GLOBAL_GROUP: overall}
     return groups

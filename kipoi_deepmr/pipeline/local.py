@@ -1,6 +1,6 @@
 """Local effects: Mendelian randomization of each exposure, outcome and sequence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from kipoi_deepmr import mr, terms
 from kipoi_deepmr.config import MRSection
 from kipoi_deepmr.pipeline.drawn import DrawnEstimates
-from kipoi_deepmr.pipeline.methods import ABSENT, blank, estimate, needs_draws
+from kipoi_deepmr.pipeline.methods import ABSENT, blank, estimate, needs_all, needs_draws
 from kipoi_deepmr.pipeline.summary import Summary, summaries
+
+_ANY_NUMBER = 100
 
 
 def local_estimates(
@@ -37,7 +39,7 @@ def local_estimates(
     """
     sizes = {**{dim: effects.sizes[dim] for dim in terms.LOCAL_DIMS}, terms.METHOD: len(section.methods)}
     values = {name: np.full([sizes[dim] for dim in term.dims], *blank(name)) for name, term in terms.LOCAL.items()}
-    for summary in summaries(effects):
+    for summary in summaries(effects, jointly=any(map(needs_all, section.methods))):
         chosen = (summary.reversed() if reverse else summary).selected(section.min_f)
         for name, array in {**describe(chosen), **fit(chosen, section, values)}.items():
             values[name][summary.exposure][:, summary.sequences] = array
@@ -60,16 +62,28 @@ def local_estimates(
 def describe(chosen: Summary) -> dict[str, NDArray[Any]]:
     """Return what a user has to know of the instruments, shape (outcome, sequence) each."""
     data = (chosen.bx, chosen.bxse, chosen.by, chosen.byse)
+    rucker = mr.diagnostics.rucker_q(*data)
+    # Which of two correlations is larger does not depend on the number of observations, if it is the same for both.
+    steiger = mr.diagnostics.steiger_filter(*data, n_exposure=_ANY_NUMBER, n_outcome=_ANY_NUMBER)
     return {
         "n_instruments": np.isfinite(chosen.bx).sum(-1),
         "n_weak": np.asarray(chosen.n_weak),
         "n_without_error": np.asarray(chosen.n_without_error),
         "f_statistic": mr.diagnostics.mean_f_statistic(*data[:2]),
         "i2_gx": mr.diagnostics.i2_gx(chosen.bx, chosen.bxse, chosen.byse),
+        "q_difference": rucker.q_difference,
+        "q_difference_pvalue": rucker.q_difference_pvalue,
+        "steiger_share": _share(steiger.keep, chosen.bx),
     }
 
 
-def fit(chosen: Summary, section: MRSection, wanted: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def _share(held: NDArray[np.bool_], bx: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of instruments for which something holds; NaN without instruments."""
+    count = np.isfinite(bx).sum(-1)
+    return np.divide(held.sum(-1), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def fit(chosen: Summary, section: MRSection, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
     """Estimate with every method.
 
     Parameters

@@ -1,7 +1,8 @@
 """The methods of the configuration as functions of `kipoi_deepmr.mr`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Estimator:
         number, ``groups: position`` the position of each mutation.
     monte_carlo : bool
         Whether it takes the errors of the mean over draws, whatever `effects.standard_error` says.
+    joint : bool
+        Whether it takes all exposures (in reverse: all outcomes) at once.
     draws : bool
         Whether it takes the effects of every draw instead of effects with errors.
     """
@@ -37,24 +40,37 @@ class Estimator:
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
     monte_carlo: bool = False
+    joint: bool = False
     draws: bool = False
 
 
 _DELTA = {"weights": "delta", "psi": STORED}
 _CLUSTERED = {"groups": POSITION}
+
+
+def _raps(**options: Any) -> Estimator:
+    return Estimator("raps", {"psi": STORED, **options})
+
+
 ESTIMATORS: Mapping[str, Estimator] = {
     "ivw": Estimator("ivw"),
     "ivw_fixed": Estimator("ivw", {"model": "fixed"}),
     "ivw_delta": Estimator("ivw", _DELTA),
+    "ivw_robust": Estimator("ivw", {"robust": True}),
     "ivw_penalized": Estimator("ivw", {"penalized": True}),
     "ivw_clustered": Estimator("clustered_ivw", _CLUSTERED),
     "egger": Estimator("egger"),
     "egger_delta": Estimator("egger", _DELTA),
+    "egger_robust": Estimator("egger", {"robust": True}),
     "egger_penalized": Estimator("egger", {"penalized": True}),
     "egger_clustered": Estimator("clustered_egger", _CLUSTERED),
+    "radial_ivw": Estimator("radial_ivw"),
+    "radial_egger": Estimator("radial_egger"),
     "simple_median": Estimator("simple_median"),
     "weighted_median": Estimator("weighted_median"),
     "penalized_weighted_median": Estimator("penalized_weighted_median"),
+    "simple_mode": Estimator("simple_mode"),
+    "weighted_mode": Estimator("weighted_mode"),
     "maximum_likelihood": Estimator("maximum_likelihood", {"psi": STORED}),
     "maximum_likelihood_independent": Estimator("maximum_likelihood", {"psi": 0.0}),
     "debiased_ivw": Estimator("debiased_ivw"),
@@ -62,6 +78,16 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "overlap_debiased_ivw": Estimator(
         "overlap_debiased_ivw", {"psi": STORED, "draws": STORED, "groups": POSITION}, monte_carlo=True
     ),
+    "raps": _raps(),
+    "raps_huber": _raps(loss="huber"),
+    "raps_tukey": _raps(loss="tukey"),
+    "raps_over_dispersion": _raps(over_dispersion=True),
+    "raps_over_dispersion_huber": _raps(over_dispersion=True, loss="huber"),
+    "raps_over_dispersion_tukey": _raps(over_dispersion=True, loss="tukey"),
+    "contamination_mixture": Estimator("contamination_mixture"),
+    "lasso": Estimator("lasso"),
+    "multivariable_ivw": Estimator("multivariable_ivw", joint=True),
+    "multivariable_egger": Estimator("multivariable_egger", {"orientation": 0}, joint=True),
     "cross_fitted_ivw": Estimator("cross_fitted_ivw", draws=True),
     "cross_fitted_egger": Estimator("cross_fitted_egger", draws=True),
 }
@@ -77,6 +103,11 @@ def blank(name: str) -> tuple[Any, Any]:
 def needs_draws(method: Method) -> bool:
     """Tell whether a method takes the effects of every draw."""
     return ESTIMATORS[method.estimator].draws
+
+
+def needs_all(method: Method) -> bool:
+    """Tell whether a method takes the effects on all exposures at once."""
+    return ESTIMATORS[method.estimator].joint
 
 
 def estimate(method: Method, summary: Summary, alpha: float) -> Any:
@@ -103,6 +134,8 @@ def estimate(method: Method, summary: Summary, alpha: float) -> Any:
     """
     estimator = ESTIMATORS[method.estimator]
     options = {**estimator.options, **method.options}
+    if estimator.joint:
+        return _estimate_jointly(method, summary, alpha, options)
     if options.get("psi") == STORED:
         options["psi"] = summary.correlation
     if options.get("draws") == STORED:
@@ -112,6 +145,23 @@ def estimate(method: Method, summary: Summary, alpha: float) -> Any:
     if estimator.monte_carlo:
         summary = summary.of_the_mean()
     return _call(method, summary.bx, summary.bxse, summary.by, summary.byse, alpha=alpha, **options)
+
+
+def _estimate_jointly(method: Method, summary: Summary, alpha: float, options: Mapping[str, Any]) -> SimpleNamespace:
+    """Return the direct effects, (outcome, sequence) each: of the exposure, or in reverse of each outcome."""
+    joint = summary.joint
+    if joint is None:
+        raise ValueError("the summary holds one exposure alone: read it with jointly=True")
+    causes, cause_se = (np.moveaxis(array, 0, -2) for array in (joint.causes, joint.cause_se))
+    rows = []
+    for cause, effect in joint.pairs:
+        # MR-Egger makes the effects on the exposure in question positive.
+        oriented = {"orientation": cause} if "orientation" in options else {}
+        arrays = (causes, cause_se, joint.effects[effect], joint.effect_se[effect])
+        result = _call(method, *arrays, alpha=alpha, **{**options, **oriented})
+        found = {one.name: np.asarray(getattr(result, one.name)) for one in fields(result)}
+        rows.append({name: array[..., cause] if array.ndim > 1 else array for name, array in found.items()})
+    return SimpleNamespace(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
 def estimate_from_draws(

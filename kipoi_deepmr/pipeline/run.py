@@ -11,12 +11,13 @@ import numpy as np
 import xarray as xr
 
 from kipoi_deepmr.config import Config, parse_config
-from kipoi_deepmr.cube import Cube, Template, check_replaceable, is_store, open_results
+from kipoi_deepmr.cube import CONTROLS_GROUP, Cube, Template, check_replaceable, is_store, open_results
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.pipeline.compute import now, write_effects
 from kipoi_deepmr.pipeline.drawn import covers
 from kipoi_deepmr.pipeline.estimate import estimate_store
-from kipoi_deepmr.pipeline.prepare import prepare
+from kipoi_deepmr.pipeline.prepare import Job, prepare
+from kipoi_deepmr.pipeline.shuffled import shuffled_job
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def run(
             cube = Cube.create(path, template, overwrite=overwrite)
             cube.note(now("effects started"))
         write_effects(job, cube, progress=progress)
+        _write_controls(job, path, progress=progress)
     cube.note(now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
     estimate_store(path, config)
     return open_results(path)
@@ -123,6 +125,17 @@ def re_estimate(
     return open_results(path)
 
 
+def _write_controls(job: Job, path: Path, *, progress: bool) -> None:
+    shuffled = shuffled_job(job)
+    if shuffled is None:
+        return
+    template = shuffled.template()
+    cube = Cube.attach(path, CONTROLS_GROUP, template)
+    _check_same_data(cube, template, "controls or the sequences have changed")
+    _check_drawn(cube, template)
+    write_effects(shuffled, cube, progress=progress, what="shuffled sequences")
+
+
 def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise StoreError("choose either --resume or --overwrite")
@@ -156,19 +169,26 @@ def _continue(path: Path, template: Template, config: Config) -> Cube:
     for key, what in _SAME_MODEL.items():
         if stored.get(key) != template.attrs[key]:
             raise StoreError(f"{path} was made with other {what} of the model: use --overwrite or another name")
+    _check_same_data(cube, template, "the peaks or the FASTA file have changed")
+    _check_drawn(cube, template)
+    cube.note(now("effects resumed"))
+    return cube
+
+
+def _check_drawn(cube: Cube, template: Template) -> None:
+    if template.drawn is not None and (cube.drawn is None or not covers(cube.drawn, template.drawn)):
+        raise StoreError(
+            f"{cube.path} was begun without {', '.join(template.drawn.methods)} in mr.methods (or with another min_f, alpha or "
+            "direction), which need the draws while they are there: use the same methods, --overwrite, or another name"
+        )
+
+
+def _check_same_data(cube: Cube, template: Template, reason: str) -> None:
     for name, values in template.coords.items():
         if not np.array_equal(cube.coordinate(name).astype(object), np.asarray(values).astype(object)):
             raise StoreError(
-                f"{path} was made from other data ({name} differs): the peaks or the FASTA file have changed; "
-                "use --overwrite or another name"
+                f"{cube.path} was made from other data ({name} differs): {reason}; use --overwrite or another name"
             )
-    if template.drawn is not None and (cube.drawn is None or not covers(cube.drawn, template.drawn)):
-        raise StoreError(
-            f"{path} was begun without {', '.join(template.drawn.methods)} in mr.methods (or with another min_f, alpha or "
-            "direction), which need the draws while they are there: use the same methods, --overwrite, or another name"
-        )
-    cube.note(now("effects resumed"))
-    return cube
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

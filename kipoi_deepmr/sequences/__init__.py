@@ -4,6 +4,15 @@ from kipoi_deepmr.sequences.genome import Genome
 from kipoi_deepmr.sequences.inputs import WindowInputs
 from kipoi_deepmr.sequences.peaks import read_intervals
 from kipoi_deepmr.sequences.sampling import select_windows
+from kipoi_deepmr.sequences.shuffle import dinucleotide_shuffle
 from kipoi_deepmr.sequences.windows import ExposureReport, Windows
 
-__all__ = ["ExposureReport", "Genome", "WindowInputs", "Windows", "read_intervals", "select_windows"]
+__all__ = [
+    "ExposureReport",
+    "Genome",
+    "WindowInputs",
+    "Windows",
+    "dinucleotide_shuffle",
+    "read_intervals",
+    "select_windows",
+]

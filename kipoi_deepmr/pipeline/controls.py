@@ -1,0 +1,128 @@
+"""Negative control: the estimates that come about when the exposure effects are permuted within each sequence."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from kipoi_deepmr import meta, terms
+from kipoi_deepmr.config import Config
+from kipoi_deepmr.pipeline.local import fit
+from kipoi_deepmr.pipeline.methods import needs_all, needs_draws
+from kipoi_deepmr.pipeline.summary import FloatArray, Summary, summaries
+
+
+def generator_of(seed: int, *words: str) -> np.random.Generator:
+    """Return a generator that depends on its arguments alone."""
+    key = hashlib.blake2b("\0".join((str(seed), *words)).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
+
+
+def with_permutations(
+    effects: xr.Dataset, local: xr.Dataset, overall: xr.Dataset, config: Config, *, reverse: bool = False
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Add to estimates what they are when the effects on the cause are permuted over the positions of each sequence.
+
+    Parameters
+    ----------
+    effects
+        The group `/effects`, from `read_effects`.
+    local, overall
+        The groups `/local` and `/global`.
+    config
+        Its `controls` say how often, the sections `mr` and `meta` how estimates are made.
+    reverse
+        Whether the outcomes count as causes.
+
+    Returns
+    -------
+    local, overall : xarray.Dataset
+        With the variables of `terms.LOCAL_PERMUTED` and `terms.GLOBAL_PERMUTED`; NaN for methods that need every draw.
+
+    Notes
+    -----
+    The three mutants of a position move together, with their errors, to another position of the same sequence, so that
+    the sizes of the effects and their likeness within a position stay, and only the pairing with the other side is
+    broken. Instruments are selected anew. Permutations are drawn by seed and name of the sequence. An estimate without
+    an intercept is not centred at zero under permutation where both sides have effects of one sign: see
+    `permuted_mean`.
+    """
+    found_local = _blank(terms.LOCAL_PERMUTED, local)
+    found_global = _blank(terms.GLOBAL_PERMUTED, overall)
+    for exposure in range(effects.sizes[terms.EXPOSURE]):
+        sequences, estimate, se = _permuted(effects, exposure, config, reverse=reverse)
+        here = local["estimate"].values[exposure][:, sequences]
+        for name, array in _described(estimate, here, config.mr.alpha).items():
+            found_local[name][exposure][:, sequences] = array
+        pooled = meta.random_effects(estimate, se, axis=2, alpha=config.mr.alpha, **config.meta.model_dump())
+        for name, array in _described(pooled.estimate, overall["estimate"].values[exposure], config.mr.alpha).items():
+            found_global[name][exposure] = array
+    scale, controls = str(effects.attrs["scale"]), config.controls
+    both = []
+    for dataset, known, found in (
+        (local, terms.LOCAL_PERMUTED, found_local),
+        (overall, terms.GLOBAL_PERMUTED, found_global),
+    ):
+        added = {
+            name: (term.dims, found[name], terms.attributes(term, scale, reverse=reverse))
+            for name, term in known.items()
+        }
+        both.append(dataset.assign(added).assign_attrs(permutations=controls.permuted_exposure, seed=controls.seed))
+    return both[0], both[1]
+
+
+def _permuted(
+    effects: xr.Dataset, exposure: int, config: Config, *, reverse: bool
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Return sequences, and estimates and errors, shape (permutation, outcome, sequence, method)."""
+    names = effects[terms.SEQUENCE].values
+    count, sequences, parts = config.controls.permuted_exposure, [], []
+    methods = [method for method in config.mr.methods if not needs_draws(method)]
+    for summary in summaries(effects, jointly=any(map(needs_all, methods)), only=exposure):
+        turned = summary.reversed() if reverse else summary
+        generators = [generator_of(config.controls.seed, "permuted", str(names[index])) for index in summary.sequences]
+        rounds = []
+        for _ in range(count):
+            orders = np.stack([_order(turned, row, generator) for row, generator in enumerate(generators)])
+            values = fit(turned.permuted(orders).selected(config.mr.min_f), config.mr, ("estimate", "se"))
+            rounds.append([values["estimate"], values["se"]])
+        sequences.append(summary.sequences)
+        parts.append(np.array(rounds))
+    if not parts:
+        shape = (count, effects.sizes[terms.OUTCOME], 0, len(config.mr.methods))
+        return np.zeros(0, dtype=np.int64), np.zeros(shape), np.zeros(shape)
+    whole = np.concatenate(parts, axis=3)
+    return np.concatenate(sequences), whole[:, 0], whole[:, 1]
+
+
+def _order(summary: Summary, row: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Permute the positions of a sequence that have mutants with errors on both sides; the others stay."""
+    with_error = ((summary.bxse[:, row] > 0) & (summary.byse[:, row] > 0)).any(0)
+    usable = np.flatnonzero(with_error.reshape(summary.n_positions, -1).any(1))
+    order = np.arange(summary.n_positions)
+    order[usable] = generator.permutation(usable)
+    return order
+
+
+def _described(permuted: FloatArray, estimate: FloatArray, alpha: float) -> Mapping[str, NDArray[np.generic]]:
+    """Describe estimates on the first axis, and how many of them are as far from zero as the estimate."""
+    known = np.isfinite(permuted)
+    count = known.sum(0)
+    some = count > 0
+    first = np.where(some, permuted, 0.0)
+    mean, sd = (np.where(some, statistic(first, axis=0), np.nan) for statistic in (np.nanmean, np.nanstd))
+    low, high = np.where(some, np.nanquantile(first, [alpha / 2, 1 - alpha / 2], axis=0), np.nan)
+    beyond = (np.abs(first) >= np.abs(estimate)).sum(0, where=known)
+    pvalue = np.where(some & np.isfinite(estimate), (1 + beyond) / (1 + count), np.nan)
+    values = (mean, sd, low, high, pvalue, count)
+    return dict(zip(terms.LOCAL_PERMUTED, values, strict=True))
+
+
+def _blank(known: Mapping[str, terms.Term], like: xr.Dataset) -> dict[str, NDArray[np.generic]]:
+    return {
+        name: np.zeros(shape, np.int64) if name.startswith("n_") else np.full(shape, np.nan)
+        for name, term in known.items()
+        for shape in [[like.sizes[dim] for dim in term.dims]]
+    }

@@ -1,0 +1,236 @@
+"""Negative controls: permuted exposures and shuffled sequences, against plain loops; stopped and resumed."""
+
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from kipoi_deepmr import meta, mr, terms
+from kipoi_deepmr.config import load_config
+from kipoi_deepmr.cube import open_results
+from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.pipeline import check, re_estimate, run
+from tests.kipoi_models import plain_loop, write_project
+from tests.test_pipeline import assert_same_results, stop_after, windows_of
+
+DRAWS = 6
+PERMUTED = 19
+SETTINGS = {
+    "uncertainty": {"draws": DRAWS},
+    "mutagenesis": {"positions": [10, 40], "engine": "local"},
+    "controls": {"shuffled_sequence": 2, "permuted_exposure": PERMUTED, "seed": 3},
+}
+
+
+def go(folder, name="out.zarr", changes=None, **options):
+    config = load_config(write_project(folder, {**SETTINGS, **(changes or {})}))
+    return run(config, folder / name, device="cpu", progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("controls")
+    go(path)
+    return path
+
+
+def without_permutations(effects, e, s, order=None):
+    """Return the four arrays of an exposure and the outcome, (position, mutant), the exposure's moved by an order."""
+    mutant = np.array([np.flatnonzero(np.isfinite(row)) for row in effects["exposure_effect"].values[e, s]])
+    arrays = [
+        np.take_along_axis(effects[name].values[index, s].astype(float), mutant, 1)
+        for name, index in (("exposure_effect", e), ("exposure_se", e), ("outcome_effect", 0), ("outcome_se", 0))
+    ]
+    if order is not None:
+        arrays[:2] = [array[order] for array in arrays[:2]]
+    kept = (arrays[1] > 0) & (arrays[3] > 0)
+    return [np.where(kept, array, np.nan).ravel() for array in arrays]
+
+
+def orders_of(effects, e, s):
+    """Return the orders of positions of all permutations of a sequence, from seed and name alone."""
+    from kipoi_deepmr.pipeline.controls import generator_of
+
+    bx, _, by, _ = (array.reshape(30, 3) for array in without_permutations(effects, e, s))
+    usable = np.flatnonzero(np.isfinite(bx * by).any(1))
+    random = generator_of(3, "permuted", str(effects["sequence"].values[s]))
+    orders = np.tile(np.arange(30), (PERMUTED, 1))
+    for order in orders:
+        order[usable] = random.permutation(usable)
+    return orders
+
+
+def test_permuted_estimates_are_those_of_a_plain_loop(folder):
+    tree = open_results(folder / "out.zarr")
+    effects, local, overall = (tree[name].to_dataset().load() for name in ("effects", "local", "global"))
+    for e in range(2):
+        bound = np.flatnonzero(effects["bound"].values[e])
+        found = np.empty((PERMUTED, len(bound), 2, 2))
+        for index, s in enumerate(bound):
+            for n, order in enumerate(orders_of(effects, e, s)):
+                data = without_permutations(effects, e, s, order)
+                found[n, index] = [(r.estimate, r.se) for r in (mr.egger(*data), mr.ivw(*data))]
+        for index, s in enumerate(bound):
+            for m in range(2):
+                one = local.isel(exposure=e, outcome=0, sequence=s, method=m)
+                _same(one, found[:, index, m, 0])
+        for m in range(2):
+            pooled = meta.random_effects(found[:, :, m, 0], found[:, :, m, 1])
+            _same(overall.isel(exposure=e, outcome=0, method=m), pooled.estimate)
+    assert np.isnan(local["permuted_mean"].values[0, 0, 3]).all()
+    assert local.attrs["permutations"] == PERMUTED
+    for known, dataset in ((terms.LOCAL_PERMUTED, local), (terms.GLOBAL_PERMUTED, overall)):
+        for name, term in known.items():
+            assert dataset[name].dims == term.dims
+            assert dataset[name].attrs["long_name"]
+
+
+def _same(found, permuted):
+    np.testing.assert_allclose(found["permuted_mean"], permuted.mean(), rtol=1e-8)
+    np.testing.assert_allclose(found["permuted_sd"], permuted.std(), rtol=1e-8)
+    np.testing.assert_allclose(found["permuted_low"], np.quantile(permuted, 0.025), rtol=1e-8)
+    np.testing.assert_allclose(found["permuted_high"], np.quantile(permuted, 0.975), rtol=1e-8)
+    beyond = (abs(permuted) >= abs(float(found["estimate"]))).sum()
+    np.testing.assert_allclose(found["permuted_pvalue"], (1 + beyond) / (PERMUTED + 1))
+    assert int(found["n_permuted"]) == PERMUTED
+
+
+def make_store(folder, effect, seed=0):
+    """Replace the effects of a finished store by simulated ones with a known effect of exposures on the outcome."""
+    path = folder / "simulated.zarr"
+    go(folder, path.name, {"controls": {}}, overwrite=path.exists())
+    import zarr
+
+    group = zarr.open_group(path, mode="r+", path="effects", use_consolidated=False)
+    random = np.random.default_rng(seed)
+    hole = np.isnan(group["exposure_effect"][:])
+    bx = random.normal(size=hole.shape)
+    by = effect * bx[:1] + random.normal(size=(1, *hole.shape[1:]))
+    group["exposure_effect"][:] = np.where(hole, np.nan, bx)
+    group["exposure_se"][:] = np.where(hole, np.nan, 0.05)
+    group["outcome_effect"][:] = np.where(hole[:1], np.nan, by)
+    group["outcome_se"][:] = np.where(hole[:1], np.nan, 1.0)
+    return path
+
+
+def test_without_an_effect_estimates_lie_among_the_permuted_ones_and_with_one_beyond_them(tmp_path):
+    path = make_store(tmp_path, 0.0)
+    pvalues = []
+    for seed in range(3):
+        tree = re_estimate(path, controls={"permuted_exposure": 99, "seed": seed})
+        pvalues += tree["local"]["permuted_pvalue"].values[np.isfinite(tree["local"]["estimate"].values)].tolist()
+    overall = tree["global"].to_dataset().load()
+    assert stats.kstest(pvalues[: len(pvalues) // 3], "uniform").pvalue > 1e-3
+    assert (abs(overall["permuted_mean"]) < 0.2).all()
+    ratio = overall["permuted_sd"] / overall["se"]
+    assert ((ratio > 0.5) & (ratio < 2)).all()
+    tree = re_estimate(make_store(tmp_path, 1.0), controls={"permuted_exposure": 99})
+    overall = tree["global"].sel(exposure="A")
+    np.testing.assert_allclose(overall["permuted_pvalue"], 0.01)
+    assert "permuted_mean" not in re_estimate(path, controls={"permuted_exposure": 0})["local"]
+
+
+def test_permutations_do_not_depend_on_blocks_and_hold_for_both_directions(folder, tmp_path, monkeypatch):
+    from kipoi_deepmr.pipeline import summary
+
+    settings = {"methods": ["ivw", "multivariable_ivw"], "bidirectional": True}
+    tree = re_estimate(folder / "out.zarr", mr=settings)
+    before = {name: tree[name].to_dataset().load() for name in ("local", "global", "reverse/local", "reverse/global")}
+    monkeypatch.setattr(summary, "_BLOCK_ELEMENTS", 1)
+    tree = re_estimate(folder / "out.zarr", mr=settings)
+    for name, dataset in before.items():
+        assert np.isfinite(dataset["permuted_mean"]).any()
+        xr.testing.assert_allclose(tree[name].to_dataset().load(), dataset, rtol=1e-10)
+    re_estimate(folder / "out.zarr", mr={"methods": ["egger", "ivw"], "bidirectional": False})
+
+
+def test_shuffled_sequences_are_mutated_as_a_plain_loop_would(folder):
+    tree = open_results(folder / "out.zarr")
+    effects = tree["controls/effects"].to_dataset().load()
+    names = effects["sequence"].values.tolist()
+    windows = windows_of(folder)
+    assert names == [f"{name} shuffle {number}" for name in windows for number in (1, 2)]
+    assert (effects["bound"].values == np.repeat(tree["effects"]["bound"].values, 2, axis=1)).all()
+    assert effects["completed"].all()
+    from kipoi_deepmr.pipeline.controls import generator_of
+    from kipoi_deepmr.sequences import dinucleotide_shuffle
+
+    shuffled = {}
+    for name in names:
+        read = windows[name.partition(" ")[0]]
+        codes = np.array(["ACGT".index(base) for base in read], dtype=np.int8)
+        order = dinucleotide_shuffle(codes, generator_of(3, name))
+        shuffled[name] = "".join(read[i] for i in order)
+        assert Counter(itertools.pairwise(shuffled[name])) == Counter(itertools.pairwise(read))
+        assert shuffled[name] != read
+    assert ["".join(row) for row in effects["reference_allele"].values] == [s[10:40] for s in shuffled.values()]
+    draws, _ = plain_loop(folder / "model", shuffled, [0, 2, 3], range(10, 40), draws=DRAWS)
+    largest = np.nanmax(np.abs(draws))
+    expected = np.moveaxis(draws.mean(3), -1, 0)
+    np.testing.assert_allclose(effects["exposure_effect"], expected[:2], rtol=0, atol=1e-5 * largest)
+    np.testing.assert_allclose(effects["outcome_effect"], expected[2:], rtol=0, atol=1e-5 * largest)
+    local, overall = tree["controls/local"].to_dataset(), tree["controls/global"].to_dataset()
+    assert overall["n_sequences"].values.max() == 6
+    data = without_permutations(effects, 0, 0)
+    np.testing.assert_allclose(local["estimate"].values[0, 0, 0, 1], mr.ivw(*data).estimate, rtol=1e-9)
+    assert "permuted_mean" not in local
+
+
+def test_some_sequences_per_exposure_are_enough(tmp_path):
+    controls = {"shuffled_sequence": 1, "shuffled_per_exposure": 1}
+    tree = go(tmp_path, changes={"controls": controls})
+    effects = tree["controls/effects"].to_dataset()
+    assert effects.sizes["sequence"] <= 2
+    assert (effects["bound"].sum("sequence") >= 1).all()
+
+
+@pytest.mark.parametrize("after", [2, 6])
+def test_a_stopped_run_resumes_with_its_controls(folder, tmp_path, monkeypatch, after):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, after, KeyboardInterrupt())
+        go(tmp_path, batch_size=1)
+    stopped = open_results(tmp_path / "out.zarr")
+    assert ("controls" in stopped.children) == (after > 4)
+    assert int(stopped["effects"]["completed"].sum()) == min(after, 4)
+    if after > 4:
+        assert int(stopped["controls/effects"]["completed"].sum()) == after - 4
+        with pytest.raises(StoreError, match=r"other data \(.*differs\): controls or the sequences have changed"):
+            go(tmp_path, changes={"controls": {"shuffled_sequence": 2, "seed": 4}}, resume=True)
+    resumed, whole = go(tmp_path, resume=True, batch_size=1), open_results(folder / "out.zarr")
+    assert_same_results(resumed, whole)
+    assert_same_results(resumed["controls"], whole["controls"])
+    assert sorted(p.name for p in tmp_path.iterdir() if "zarr" in p.name) == ["out.zarr"]
+
+
+def test_controls_can_be_added_to_a_finished_store_and_drawn_methods_work_for_them(folder, tmp_path):
+    plain = {"mr": {"methods": ["ivw", "cross_fitted_ivw"]}, "controls": {}}
+    go(tmp_path, changes=plain)
+    tree = go(tmp_path, changes={**plain, "controls": SETTINGS["controls"]}, resume=True)
+    found, whole = (t["controls/effects"].to_dataset().load() for t in (tree, open_results(folder / "out.zarr")))
+    largest = float(np.abs(whole["exposure_effect"]).max())
+    np.testing.assert_allclose(found["exposure_effect"], whole["exposure_effect"], rtol=0, atol=1e-5 * largest)
+    assert (tree["controls/local"]["status"].isel(method=1).values[whole["bound"].values[:, None]] >= 0).all()
+    assert np.isnan(tree["local"]["permuted_mean"].isel(method=1)).all()
+    assert (tree["local"]["n_permuted"].isel(method=1) == 0).all()
+    go(tmp_path, overwrite=True, changes=plain)
+    assert "controls" not in open_results(tmp_path / "out.zarr").children
+
+
+def test_check_counts_the_controls(folder):
+    report = check(load_config(write_project(folder, SETTINGS)), device="cpu")
+    assert (report.sequences, report.mutants) == (4, 4 * 90)
+    assert (report.control_sequences, report.control_mutants) == (8, 8 * 90)
+    seconds = report.milliseconds * DRAWS * (report.mutants + report.control_mutants) / 1000
+    assert report.estimated_seconds == pytest.approx(seconds, abs=0.1)
+    tree = open_results(folder / "out.zarr")
+    stored = (tree[group][name].nbytes for group in ("effects", "controls/effects") for name in terms.EFFECTS)
+    assert report.store_bytes == sum(stored)
+    assert not any(re.search("draw", note) for note in report.notes)
+    kept = load_config(write_project(folder, {**SETTINGS, "effects": {"keep_draws": True}}))
+    note = next(note for note in check(kept, device="cpu").notes if "draws" in note)
+    assert "in memory" in note
+    write_project(folder, SETTINGS)
