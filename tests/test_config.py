@@ -144,7 +144,6 @@ def test_an_exposure_called_3_and_one_called_3_in_quotes_are_the_same_twice(tmp_
         ("uncertainty: {shared_draws: 1}", "expected true or false, found 1"),
         ("uncertainty: {seed: -1}", "uncertainty.seed: has to be greater than or equal to 0, found -1"),
         ("uncertainty: {method: mc_dropuot}", "Did you mean 'mc_dropout'? Allowed: mc_dropout, ensemble"),
-        ("uncertainty: {method: ensemble}", "ensembles are not available in this version: use mc_dropout"),
         ("mutagenesis: {positions: [20, 10]}", "write all, or [start, end) as [20, 40]"),
         ("mutagenesis: {positions: [20]}", "found [20]"),
         ("mutagenesis: {positions: [1.5, 3]}", "found [1.5, 3]"),

@@ -60,7 +60,7 @@ def hear(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> N
     """Undo what a command line that ran in this process did: ours stops propagation, Kipoi's silences all loggers."""
     caplog.set_level(logging.WARNING, logger="kipoi_deepmr")
     monkeypatch.setattr(logging.getLogger("kipoi_deepmr"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("kipoi_deepmr.uncertainty"), "disabled", False)
+    monkeypatch.setattr(logging.getLogger("kipoi_deepmr.uncertainty.sites"), "disabled", False)
 
 
 # Which dropouts are found, and where

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kipoi_deepmr.config.sections import Config, Task
+from kipoi_deepmr.config.sections import Config, Member, Task
 from kipoi_deepmr.config.values import FaultAt, describe
 from kipoi_deepmr.errors import ConfigError, suggestion
 
@@ -163,7 +163,7 @@ def _reason(fault: ErrorDetails) -> str:
         return str(fault["ctx"]["error"])
     if kind == "model_type":
         section = _section(location)
-        short = "a label, an index or " if issubclass(section, Task) else ""
+        short = "a label, an index or " if issubclass(section, Task) else "a name or " if section is Member else ""
         return f"expected {short}the keys {', '.join(section.model_fields)}; found {describe(given)}"
     if kind == "too_short":
         return "expected at least one entry"
@@ -177,12 +177,19 @@ def _reason(fault: ErrorDetails) -> str:
 
 
 def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Return the section that stands at a location; exposures and outcomes hold one a name."""
-    if not location:
-        return Config
-    annotation: Any = Config.model_fields[str(location[0])].annotation
-    found: type[BaseModel] = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
-    return found
+    """Return the section that stands at a location; exposures and outcomes hold one a name, members are a list."""
+    section: type[BaseModel] = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        section = (field and _model_in(field.annotation)) or section
+    return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section of which values of a type are made."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _explain_syntax(error: yaml.YAMLError, text: str) -> str:

@@ -21,12 +21,6 @@ from kipoi_deepmr.config.estimation import ControlsSection, MetaSection, MRSecti
 from kipoi_deepmr.config.values import FaultAt, Name, Number, Positions, Section, Size, Text, describe, size_in_bytes
 
 
-def _available_method(value: str) -> str:
-    if value == "ensemble":
-        raise ValueError("ensembles are not available in this version: use mc_dropout")
-    return value
-
-
 def _task(value: Any) -> str | int:
     if isinstance(value, str) and value.strip():
         return value
@@ -117,17 +111,64 @@ class SequencesSection(Section):
     )
 
 
+class Member(Section):
+    """A Kipoi model that is one member of an ensemble."""
+
+    name: Text = Field(description="Kipoi model; with source: dir a path relative to this file")
+    source: Text | None = Field(None, description="its source, when it is not that of `model`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class UncertaintySection(Section):
     """Where the error of an effect comes from."""
 
-    method: Annotated[Literal["mc_dropout", "ensemble"], AfterValidator(_available_method)] = Field(
-        "mc_dropout", description="mc_dropout (a draw is a thinned network)"
+    method: Literal["mc_dropout", "ensemble"] = Field(
+        "mc_dropout", description="mc_dropout (a draw is a thinned network), ensemble (a draw is a member)"
     )
-    draws: Annotated[StrictInt, Field(ge=2)] = Field(50, description="number of draws, at least 2")
+    members: Annotated[list[Member], Field(min_length=1)] | None = Field(
+        None, description="all models of an ensemble, as [name, ...]; null: the members inside the model"
+    )
+    draws: Annotated[StrictInt, Field(ge=1)] = Field(
+        50, description="number of draws, at least 2; in an ensemble thinned networks per member (1: no dropout)"
+    )
     seed: Annotated[StrictInt, Field(ge=0)] = Field(1, description="seed of the draws")
     shared_draws: StrictBool = Field(
         False, description="the same thinned networks for all sequences; their errors are then dependent"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _members_without_dropout(cls, value: Any) -> Any:
+        """Take each member of an ensemble once, as it is, unless draws are asked for."""
+        if isinstance(value, Mapping) and value.get("method") == "ensemble":
+            return {"draws": 1, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _several_draws(self) -> Self:
+        if self.method == "ensemble":
+            self._check_members()
+        elif self.members is not None:
+            raise FaultAt(
+                ("uncertainty", "members"), "members belong to `method: ensemble`; mc_dropout draws from one model"
+            )
+        elif self.draws < 2:
+            raise FaultAt(
+                ("uncertainty", "draws"), "1 draw cannot give a standard error; use at least 2 (the default is 50)"
+            )
+        return self
+
+    def _check_members(self) -> None:
+        members = self.members or []
+        if len(members) == 1:
+            raise FaultAt(("uncertainty", "members"), "1 member cannot give a standard error; name at least 2 models")
+        twice = [member.name for number, member in enumerate(members) if member in members[:number]]
+        if twice:
+            raise FaultAt(("uncertainty", "members"), f"'{twice[0]}' is named twice; name each model once")
 
 
 class EffectsSection(Section):
@@ -147,6 +188,10 @@ class MutagenesisSection(Section):
     engine: Literal["auto", "local", "full"] = Field(
         "auto",
         description="local (only what a mutation can reach), full (all of the network), auto: the faster one",
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="arithmetic of the network's products: float32, or tf32 (GPU) or bfloat16, faster and less exact",
     )
     memory: Size = Field("auto", description="bound on the memory of the network's activations, e.g. 2GiB")
 

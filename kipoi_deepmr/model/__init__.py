@@ -10,6 +10,7 @@ from kipoi_deepmr.model.network import (
     lent,
     sequence_dtype,
     to_batch,
+    weights_digest,
 )
 from kipoi_deepmr.model.targets import Selection, Target, Targets, select
 
@@ -28,4 +29,5 @@ __all__ = [
     "select",
     "sequence_dtype",
     "to_batch",
+    "weights_digest",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kipoi_deepmr.errors import ModelError
 
@@ -75,6 +76,30 @@ class Layout:
         if array.shape != (len(codes), *self.shape):
             return False
         return _equal(_canonical(array, self.alphabet_axis, self.position_axis)[..., self.allele_rows], codes)
+
+
+def convert(sequence: Tensor, given: Layout, wanted: Layout) -> Tensor:
+    """Bring sequences from the layout of one model to that of another, which reads as many positions.
+
+    Parameters
+    ----------
+    sequence : torch.Tensor, shape=(batch, *given.shape)
+        Sequences as one model reads them.
+    given, wanted : Layout
+        Layouts of the two models.
+
+    Returns
+    -------
+    torch.Tensor, shape=(batch, *wanted.shape)
+    """
+    axes = (given.position_axis + 1, given.alphabet_axis + 1)
+    moved = sequence.movedim(axes, (1, 2))
+    canonical = moved.reshape(moved.shape[:3])
+    if given.alphabet != wanted.alphabet:
+        canonical = canonical[..., [given.alphabet.index(base) for base in wanted.alphabet]]
+    axes = (wanted.position_axis + 1, wanted.alphabet_axis + 1)
+    dummies = (1,) * (len(wanted.shape) - 2)
+    return canonical.reshape(*canonical.shape, *dummies).movedim((1, 2), axes)
 
 
 def leaves(inputs: Any) -> Iterator[tuple[Key, NDArray[Any]]]:

@@ -1,9 +1,8 @@
 """A loaded Kipoi model: its predictions, its outputs under unique names, what its dataloader is given."""
 
-import hashlib
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import nn
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ConfigError, ModelError
 from kipoi_deepmr.model.layout import leaves
-from kipoi_deepmr.model.network import columns, evaluating, find_module, float_dtype, output_parts
+from kipoi_deepmr.model.network import columns, evaluating, find_module, float_dtype, output_parts, weights_digest
 from kipoi_deepmr.model.targets import Targets
 
 logger = logging.getLogger(__name__)
@@ -48,6 +47,27 @@ class LoadedModel:
     def module(self) -> nn.Module:
         """The torch network inside."""
         return find_module(self.kipoi)
+
+    def members(self) -> list[nn.Module]:
+        """Return the networks of the ensemble inside the model: its attribute `members`.
+
+        Raises
+        ------
+        ModelError
+            If there is none, or it does not hold several networks.
+        """
+        found = getattr(self.kipoi, "members", None)
+        if found is None:
+            found = getattr(getattr(self.kipoi, "model", None), "members", None)
+        members = list(found) if isinstance(found, Iterable) else []
+        if len(members) < 2 or not all(isinstance(member, nn.Module) for member in members):
+            seen = "it has no such attribute" if found is None else f"it holds {len(members)}, {type(found).__name__}"
+            raise ModelError(
+                f"uncertainty.method is ensemble, but model {self.name} has no members inside (looked for an attribute "
+                f"`members` with at least two torch networks; {seen}): name several models of the same tasks as "
+                "uncertainty.members"
+            )
+        return members
 
     @property
     def dataloader(self) -> type:
@@ -224,14 +244,7 @@ class LoadedModel:
 
     def weights_digest(self) -> str:
         """Return the sha256 of the network's parameters and buffers."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            if not isinstance(tensor, torch.Tensor):  # extra state of a module
-                digest.update(f"{name}:{tensor!r}".encode())
-                continue
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return weights_digest(self.module)
 
     def suggested_config(self) -> dict[str, Any]:
         """Return the block `postprocessing: deepmr:` of the model's model.yaml, empty when there is none.

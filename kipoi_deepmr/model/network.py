@@ -1,7 +1,8 @@
 """A Kipoi model as torch sees it: one function from one-hot sequences to (batch, tasks)."""
 
+import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
-from kipoi_deepmr.model.layout import Key, Layout, leaves
+from kipoi_deepmr.model.layout import Key, Layout, convert, leaves
 
 _TOLERANCE = 1e-4
 
@@ -31,12 +32,22 @@ class SequenceNetwork(nn.Module):
         Whether the dataloader gives its inputs by name (a dict) rather than by order. They are then given to the
         network as Kipoi does, as keyword arguments; without those that its `forward` does not take; or as one dict,
         where its `forward` takes one argument that is called otherwise.
+    given : Layout, optional
+        Layout in which `forward` is given the sequence, when it is that of another model.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout, other_keys: tuple[Key, ...], as_dict: bool) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        layout: Layout,
+        other_keys: tuple[Key, ...],
+        as_dict: bool,
+        given: Layout | None = None,
+    ) -> None:
         super().__init__()
         self.module = module
-        self.layout = layout
+        self.layout = given or layout
+        self._own_layout = layout
         self.other_keys = other_keys
         self.as_dict = as_dict
         self._accepted = _accepted(module)
@@ -47,7 +58,7 @@ class SequenceNetwork(nn.Module):
         Parameters
         ----------
         sequence : torch.Tensor, shape=(batch, *layout.shape)
-            One-hot sequences in the model's own layout.
+            One-hot sequences.
         *others : torch.Tensor, batch first
             The other inputs of the model.
 
@@ -61,13 +72,16 @@ class SequenceNetwork(nn.Module):
         ModelError
             If the output is not (batch, tasks).
         """
+        if self.layout != self._own_layout:
+            sequence = convert(sequence, self.layout, self._own_layout)
         parts = [columns(part, len(sequence)) for _, part in output_parts(self._call(sequence, others))]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _call(self, sequence: Tensor, others: tuple[Tensor, ...]) -> Any:
-        if self.layout.key is None:
+        key = self._own_layout.key
+        if key is None:
             return self.module(sequence)
-        inputs: dict[Any, Tensor] = {self.layout.key: sequence, **dict(zip(self.other_keys, others, strict=True))}
+        inputs: dict[Any, Tensor] = {key: sequence, **dict(zip(self.other_keys, others, strict=True))}
         if not self.as_dict:
             return self.module(*(inputs[index] for index in sorted(inputs)))
         if self._accepted is None:
@@ -241,7 +255,21 @@ def lent(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         module.to(home)
 
 
-def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.ndarray) -> None:
+def weights_digest(module: nn.Module) -> str:
+    """Return the sha256 of a network's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # extra state of a module
+            digest.update(f"{name}:{tensor!r}".encode())
+            continue
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_agreement(
+    network: SequenceNetwork, batch: InputBatch, expected: np.ndarray, further: Sequence[SequenceNetwork] = ()
+) -> None:
     """Check that the network alone gives what the Kipoi model's `predict_on_batch` gives.
 
     Parameters
@@ -252,6 +280,8 @@ def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.nd
         Some references.
     expected
         Their predictions by the Kipoi model, shape (batch, tasks).
+    further
+        The other members of an ensemble inside the model, whose mean its prediction is.
 
     Raises
     ------
@@ -262,7 +292,8 @@ def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.nd
     """
     with torch.inference_mode():
         try:
-            ours = network(batch.sequence, *batch.others).cpu().double().numpy()
+            each = [one(batch.sequence, *batch.others).cpu().double().numpy() for one in (network, *further)]
+            ours = np.mean(each, axis=0)
         except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, ModelError):
                 raise
@@ -284,6 +315,11 @@ def check_agreement(network: SequenceNetwork, batch: InputBatch, expected: np.nd
             if ours.shape != expected.shape
             else f"other values than its network (by up to {np.abs(ours - expected).max():.3g})"
         )
+        if further:
+            raise ModelError(
+                f"the mean of the {len(each)} `members` of the model is not its prediction: predict_on_batch gives {differ}. "
+                "Members are networks with the inputs and outputs of the model, whose mean it predicts"
+            )
         raise ModelError(
             f"the model's predict_on_batch gives {differ}: it does more than call the network, or calls it with chance "
             "at work, so draws of the network would not be draws of the model; move that step into the network's forward"

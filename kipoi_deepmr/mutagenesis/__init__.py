@@ -2,6 +2,7 @@
 
 from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments
 from kipoi_deepmr.mutagenesis.choice import choose_engine
+from kipoi_deepmr.mutagenesis.ensemble import EnsembleEngine, choose_engines
 from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.local.engine import LocalEngine
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
@@ -9,10 +10,12 @@ from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 __all__ = [
     "Block",
     "BlockMoments",
+    "EnsembleEngine",
     "FullEngine",
     "LocalEngine",
     "Variants",
     "all_variants",
     "choose_engine",
+    "choose_engines",
     "mutate",
 ]

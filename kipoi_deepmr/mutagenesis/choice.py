@@ -21,9 +21,9 @@ def choose_engine(
 ) -> FullEngine:
     """Return an engine that is ready to run.
 
-    ``auto`` times both on a batch and takes the faster one. The local engine is compared with the full one on a sample of mutants of the first sequence; where it is not
-    available or differs by more than 1e-5 of the largest effect (or the rounding of the predictions), the full engine
-    is returned and the reason is logged once.
+    ``auto`` times both on a batch and takes the faster one. The local engine is compared with the full one on a sample
+    of mutants of the first sequence; where it is not available or differs by more than 1e-5 of the largest effect (or the
+    rounding of the predictions), the full engine is returned and the reason is logged once.
 
     Parameters
     ----------
@@ -40,14 +40,33 @@ def choose_engine(
     -------
     FullEngine or LocalEngine
     """
-    full = FullEngine(**options)
-    if wanted == "full":
+    full, local = FullEngine(**options), LocalEngine(**options)
+    nothing = not len(all_variants(block.codes, positions, block.sequence.device))
+    if wanted == "full" or nothing or not try_local(local, block, positions):
         full.prepare(block)
         return full
-    local = LocalEngine(**options)
-    if not len(all_variants(block.codes, positions, block.sequence.device)):
+    if wanted == "auto":
         full.prepare(block)
-        return full
+        if not _is_faster(local, full, block, positions):
+            logger.info("the full engine is faster on this network: it runs")
+            return full
+    for operation in local.coverage.stopped_at:
+        logger.info("the network runs whole from %s on", operation)
+    return local
+
+
+def try_local(local: LocalEngine, block: Block, positions: range) -> bool:
+    """Tell whether a local engine is available and agrees with the full one, with a warning where it does not.
+
+    Parameters
+    ----------
+    local
+        The engine.
+    block
+        The first sequence of the run.
+    positions
+        Window of positions, of which some are compared.
+    """
     try:
         found = local.difference_from_full(block, positions)
     except (DeepMRError, torch.OutOfMemoryError):
@@ -55,21 +74,14 @@ def choose_engine(
     except Exception as error:  # noqa: BLE001  whatever fails here, the full engine can do it
         reason = error if isinstance(error, LocalUnavailable) else f"{type(error).__name__}: {error}".splitlines()[0]
         logger.warning("the local engine is not available for this network (%s): the full engine runs", reason)
-    else:
-        full.prepare(block)
-        if wanted == "auto" and agrees(*found, block.sequence.dtype) and not _is_faster(local, full, block, positions):
-            logger.info("the full engine is faster on this network: it runs")
-            return full
-        if agrees(*found, block.sequence.dtype):
-            for operation in local.coverage.stopped_at:
-                logger.info("the network runs whole from %s on", operation)
-            return local
-        logger.warning(
-            "the local engine differs from the full one by %.2g where the largest effect is %.2g: the full engine runs",
-            *found[:2],
-        )
-    full.prepare(block)
-    return full
+        return False
+    if agrees(*found, block.sequence.dtype):
+        return True
+    logger.warning(
+        "the local engine differs from the full one by %.2g where the largest effect is %.2g: the full engine runs",
+        *found[:2],
+    )
+    return False
 
 
 def _is_faster(local: FullEngine, full: FullEngine, block: Block, positions: range) -> bool:

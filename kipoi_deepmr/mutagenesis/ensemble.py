@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -45,18 +45,8 @@ class EnsembleEngine(FullEngine):
     def of(cls, members: Sequence[FullEngine]) -> "EnsembleEngine":
         """Return the engine of some members, which takes all else from the first."""
         one = members[0]
-        return cls(
-            one.network,
-            one.draws,
-            sum(member.count for member in members),
-            one.columns,
-            one.exposures,
-            one.scale,
-            one.batch_size,
-            one.memory,
-            one.keep_draws,
-            members=members,
-        )
+        given = {one_field.name: getattr(one, one_field.name) for one_field in fields(FullEngine) if one_field.init}
+        return cls(**{**given, "count": sum(member.count for member in members)}, members=members)
 
     def prepare(self, block: Block) -> Passes:
         """Prepare every member and take the smallest of their batches."""

@@ -22,18 +22,15 @@ from kipoi_deepmr.model import (
     LoadedModel,
     Selection,
     SequenceNetwork,
-    check_agreement,
-    find_layout,
-    lent,
     load_model,
     select,
-    sequence_dtype,
     to_batch,
 )
-from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engine
+from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
 from kipoi_deepmr.pipeline.drawn import during_the_run
+from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, find_sources, lent_members
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
-from kipoi_deepmr.uncertainty import DropoutSite, MCDropout, explain_no_dropout, find_dropouts
+from kipoi_deepmr.uncertainty import DropoutSite, MCDropout
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +56,8 @@ class Job:
         Their inputs, through the model's own dataloader.
     genome : Genome
         The FASTA file.
-    network : SequenceNetwork
-        The network on the device, in eval mode.
-    sites : tuple of DropoutSite
-        The dropouts that run in it.
+    members : tuple of Member
+        The networks that give draws, on the device and in eval mode: one under MC-dropout, or those of an ensemble.
     positions : range
         Window of positions to mutate.
     device : torch.device
@@ -79,12 +74,26 @@ class Job:
     windows: Windows
     inputs: WindowInputs
     genome: Genome
-    network: SequenceNetwork
-    sites: tuple[DropoutSite, ...]
+    members: tuple[Member, ...]
     positions: range
     device: torch.device
     dtype: torch.dtype
     batch_size: int | None
+
+    @property
+    def network(self) -> SequenceNetwork:
+        """The network, or the first of an ensemble."""
+        return self.members[0].network
+
+    @property
+    def sites(self) -> tuple[DropoutSite, ...]:
+        """The dropouts that run in it."""
+        return self.members[0].sites
+
+    @property
+    def draws(self) -> int:
+        """Draws in all."""
+        return len(self.members) * self.config.uncertainty.draws
 
     def names(self) -> list[str]:
         """Return the names of the sequences, which decide their draws."""
@@ -119,24 +128,31 @@ class Job:
 
     def engine(self, block: Block, *, keep_draws: bool = False) -> FullEngine:
         """Return the engine that the configuration asks for, tried on a block and ready to run."""
-        options = {**self.engine_options(), "keep_draws": keep_draws}
-        return choose_engine(self.config.mutagenesis.engine, block, self.positions, **options)
+        numbers = range(len(self.members))
+        options = [{**self.engine_options(number), "keep_draws": keep_draws} for number in numbers]
+        return choose_engines(self.config.mutagenesis.engine, block, self.positions, options)
 
-    def engine_options(self) -> dict[str, Any]:
-        """Return the arguments of an engine."""
-        uncertainty = self.config.uncertainty
+    def engine_options(self, number: int = 0) -> dict[str, Any]:
+        """Return the arguments of an engine for one of the members, by default the first."""
+        uncertainty, member = self.config.uncertainty, self.members[number]
         draws = MCDropout(
-            self.sites, seed=uncertainty.seed, device=self.device, dtype=self.dtype, shared=uncertainty.shared_draws
+            member.sites,
+            seed=uncertainty.seed,
+            device=self.device,
+            dtype=self.dtype,
+            shared=uncertainty.shared_draws,
+            first=number * uncertainty.draws,
         )
         return {
-            "network": self.network,
+            "network": member.network,
             "draws": draws,
             "count": uncertainty.draws,
-            "columns": self.selection.columns,
+            "columns": list(member.columns),
             "exposures": len(self.selection.exposures),
             "scale": self.config.effects.scale,
             "batch_size": self.batch_size,
             "memory": self.config.mutagenesis.memory_bytes,
+            "precision": self.config.mutagenesis.precision,
         }
 
     def template(self) -> Template:
@@ -164,7 +180,7 @@ class Job:
             "outcome_task_index": np.array([target.index for target in outcomes.values()]),
         }
         if config.effects.keep_draws:
-            coords[terms.DRAW] = np.arange(config.uncertainty.draws)
+            coords[terms.DRAW] = np.arange(self.draws)
         drawn = during_the_run(config.mr, kept=config.effects.keep_draws)
         return Template(coords, config.effects.scale, config.effects.standard_error, self._attrs(), drawn)
 
@@ -177,13 +193,14 @@ class Job:
             "config": config.canonical(),
             "config_sha256": config.sha256(),
             "fasta": str(self.genome.path),
-            "weights_sha256": self.model.weights_digest(),
+            "weights_sha256": digest_of(self.members),
             "versions": json.dumps(
                 {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
             ),
             "sequence_seed": config.sequences.seed,
             "draw_seed": config.uncertainty.seed,
-            "draws": config.uncertainty.draws,
+            "draws": self.draws,
+            "members": [member.name for member in self.members],
             "dropout": [site.describe() for site in self.sites],
             "layout": self.network.layout.describe(),
             "device": describe_device(self.device),
@@ -194,7 +211,8 @@ class Job:
 
     def notes(self) -> list[str]:
         """Return what a user should know of the choice of tasks and sequences."""
-        return [*self.selection.notes, *(line for report in self.windows.report for line in report.warnings)]
+        sampled = (line for report in self.windows.report for line in report.warnings)
+        return [*self.selection.notes, *sampled, *cautions(self.config, self.model, self.members)]
 
 
 @contextmanager
@@ -224,40 +242,31 @@ def prepare(
         If the configuration, the model, the tasks, the sequences or the dropouts are not usable, each with the reason.
     """
     place = find_device(device)
+    if config.mutagenesis.precision == "tf32" and place.type != "cuda":
+        raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: at least 1 mutant has to be in a batch")
     model = load_model(config.model.name, config.model.source, config.directory)
-    targets = model.targets()
-    selection = select(targets, config)
+    selection = select(model.targets(), config)
+    sources = find_sources(config, model, selection)
     length = model.length(config.dataloader.args, config.sequences.length)
     positions = _positions(config, length)
     args = model.dataloader_args(config)
     with Genome(Path(args[model.fasta_arg(config)])) as genome:
         windows = _windows(config, model, selection, genome, args, length)
-        inputs = WindowInputs(
-            model.dataloader, args, windows, intervals_arg=config.dataloader.intervals_arg, num_workers=num_workers
-        )
         few = range(min(_EXAMPLES, len(windows)))
-        example = inputs.load(few)
-        layout = find_layout(example, _codes(genome, windows, few))
-        module = model.module
-        dtype = sequence_dtype(module, layout)
-        expected = model.predict(example)
-        with lent(module, place):
-            batch, other_keys = to_batch(example, layout, place, dtype)
-            network = SequenceNetwork(module, layout, other_keys, isinstance(example, dict)).eval()
-            check_agreement(network, batch, expected)
-            if expected.shape[1] != len(targets):
-                raise ModelError(
-                    f"the schema of model {model.name} describes {len(targets)} outputs, the network gives "
-                    f"{expected.shape[1]}: its model.yaml does not belong to its weights"
-                )
-            sites = find_dropouts(network, batch.sequence[:1], [other[:1] for other in batch.others])
-            if not sites:
-                raise explain_no_dropout(module)
-            yield Job(
-                config, model, selection, windows, inputs, genome, network, sites, positions, place, dtype, batch_size
-            )
+
+        def inputs_of(one: LoadedModel) -> WindowInputs:
+            given = args if one is model else one.dataloader_args(config)
+            asked = config.dataloader.intervals_arg
+            return WindowInputs(one.dataloader, given, windows, intervals_arg=asked, num_workers=num_workers)
+
+        inputs, codes, draws = inputs_of(model), _codes(genome, windows, few), config.uncertainty.draws
+        with lent_members(sources, model, lambda one: inputs_of(one).load(few), codes, place, draws=draws) as (
+            members,
+            dtype,
+        ):
+            yield Job(config, model, selection, windows, inputs, genome, members, positions, place, dtype, batch_size)
 
 
 def find_device(name: str | None) -> torch.device:

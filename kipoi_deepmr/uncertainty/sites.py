@@ -1,22 +1,39 @@
-"""Draws of MC-dropout: a draw is a thinned network, its masks broadcast over the batch and fixed by a counter."""
+"""The dropouts that run in a network's forward pass: found by running it, in eval mode as in training."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function_unary
 
 from kipoi_deepmr.errors import DropoutError, ModelError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["elementwise", "feature", "row", "alpha", "feature_alpha"]
+Kind = Literal["elementwise", "feature", "row", "alpha", "feature_alpha", "gaussian"]
+
+
+def gaussian_dropout(x: Tensor, p: float) -> Tensor:
+    """Multiply each unit by a normal number of mean 1 and variance p / (1 - p) (Srivastava 2014).
+
+    Torch has no function for it. It does nothing, as any dropout in eval mode, unless a draw is taken.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Activation.
+    p
+        Probability to drop of the dropout with the same variance.
+    """
+    if has_torch_function_unary(x):
+        masked: Tensor = handle_torch_function(gaussian_dropout, (x,), x, p)
+        return masked
+    return x
+
 
 _FUNCTIONS: dict[Callable[..., Any], Kind] = {
     F.dropout: "elementwise",
@@ -33,11 +50,11 @@ _FUNCTIONS: dict[Callable[..., Any], Kind] = {
     F.feature_alpha_dropout: "feature_alpha",
     torch.feature_alpha_dropout: "feature_alpha",
     torch.feature_alpha_dropout_: "feature_alpha",
+    gaussian_dropout: "gaussian",
 }
 _IN_PLACE = {torch.dropout_, torch.feature_dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_}
 _UNBATCHED_DIMENSIONS = {F.dropout1d: 2, F.dropout3d: 4}  # where the first axis counts as channels
 _DROPOUT_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_SELU_SATURATION = -1.7580993408473766  # -scale * alpha of SELU (Klambauer 2017), where alpha dropout sends a unit
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class DropoutSite:
     ----------
     kind : str
         ``elementwise``, ``feature`` (whole channels), ``row`` (everything; what Dropout1d does to (batch, features) and
-        Dropout3d to four axes, as they take the first axis for channels), ``alpha`` or ``feature_alpha``.
+        Dropout3d to four axes, as they take the first axis for channels), ``alpha``, ``feature_alpha`` or ``gaussian``.
     p : float
         Probability to drop.
     shape : tuple of int
@@ -69,19 +86,6 @@ class DropoutSite:
         """Say the site in words."""
         stacked = f", stacked {self.stack} times on the batch" if self.stack > 1 else ""
         return f"{self.kind} dropout p={self.p:g} of {self.shape}{stacked}"
-
-
-@dataclass(frozen=True)
-class Mask:
-    """What dropout does to an activation x: ``x * factor + offset`` (offset only for alpha dropout)."""
-
-    factor: Tensor
-    offset: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply the mask."""
-        dropped = x * self.factor.to(x.dtype)
-        return dropped if self.offset is None else dropped + self.offset.to(x.dtype)
 
 
 class DropoutMode(TorchFunctionMode):
@@ -206,7 +210,8 @@ def explain_no_dropout(module: nn.Module) -> DropoutError:
     return DropoutError(
         "uncertainty.method is mc_dropout, but no dropout runs in the model's forward pass (looked for nn.Dropout, "
         f"Dropout1d/2d/3d, AlphaDropout and the functions of torch.nn.functional). {found} "
-        "Choose a model with dropout, or give the model a dropout layer in the place where it was trained with one"
+        "Choose a model with dropout, give the model a dropout layer in the place where it was trained with one, or name "
+        "several models of the same tasks: uncertainty: {method: ensemble, members: [...]}"
     )
 
 
@@ -227,154 +232,3 @@ def _warn_of_hidden_dropout(module: nn.Module) -> None:
             "the dropout inside %s stays off in all draws: it runs inside one torch call, where its mask cannot be fixed",
             ", ".join(hidden),
         )
-
-
-class MCDropout:
-    """Thinned networks: the same draw of a sequence has the same masks on any device, in any batch and any order.
-
-    Parameters
-    ----------
-    sites
-        The network's dropouts, from `find_dropouts`.
-    seed
-        Seed of the run.
-    device
-        Where the masks are used.
-    dtype
-        Type of the activations.
-    shared
-        Whether all sequences share the same thinned networks.
-
-    Notes
-    -----
-    The bits of a mask come from a Philox generator keyed by BLAKE2b(seed, sequence, draw, index of the dropout)
-    (Salmon 2011), so that nothing else decides them. MC-dropout as an approximate posterior: Gal & Ghahramani (2016).
-    """
-
-    def __init__(
-        self,
-        sites: Sequence[DropoutSite],
-        *,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        shared: bool = False,
-    ) -> None:
-        self.sites = tuple(sites)
-        self.device = device
-        self._seed = seed
-        self._dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
-        self._shared = shared
-
-    def keep(self, sequence: str, draw: int, site: int) -> np.ndarray:
-        """Return which units a draw keeps.
-
-        Parameters
-        ----------
-        sequence
-            Coordinates of the sequence, such as ``chr8:1000-2000(+)``.
-        draw
-            Number of the draw, from 0.
-        site
-            Index of the dropout.
-
-        Returns
-        -------
-        numpy.ndarray, shape=sites[site].shape, bool
-        """
-        words = ("shared" if self._shared else sequence, str(draw), str(site))
-        key = hashlib.blake2b("\0".join((str(self._seed), *words)).encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
-        return generator.random(self.sites[site].shape, dtype=np.float32) >= self.sites[site].p
-
-    def masks(self, sequences: Sequence[str], draw: int) -> "DrawMasks":
-        """Return the masks of one draw for some sequences, on the device."""
-        if self._shared:
-            sequences = sequences[:1]
-        stacked = []
-        for index, site in enumerate(self.sites):
-            kept = [self.keep(sequence, draw, index) for sequence in sequences]
-            stacked.append(torch.from_numpy(np.concatenate(kept, axis=site.batch_axis)).to(self.device))
-        return DrawMasks(self, stacked, len(sequences))
-
-    def mask(self, site: DropoutSite, kept: Tensor) -> Mask:
-        """Turn kept units into what dropout does to an activation."""
-        if site.p >= 1.0:
-            return Mask(torch.zeros_like(kept, dtype=self._dtype), None)
-        if site.kind not in ("alpha", "feature_alpha"):
-            return Mask(kept.to(self._dtype) / (1.0 - site.p), None)
-        # Klambauer 2017: dropped units go to the saturation value; scale and shift restore mean and variance.
-        scale = ((1.0 - site.p) * (1.0 + site.p * _SELU_SATURATION**2)) ** -0.5
-        shift = -scale * _SELU_SATURATION * site.p
-        units = kept.to(self._dtype)
-        return Mask(units * scale, (1.0 - units) * (scale * _SELU_SATURATION) + shift)
-
-
-class DrawMasks:
-    """The kept units of one draw for some sequences; `rows` gives the masks of a batch.
-
-    Parameters
-    ----------
-    draws
-        What made them.
-    kept
-        Per dropout a bool tensor with the sequences on its batch axis.
-    sequences
-        Number of sequences.
-    """
-
-    def __init__(self, draws: MCDropout, kept: Sequence[Tensor], sequences: int) -> None:
-        self._draws = draws
-        self._kept = kept
-        self._sequences = sequences
-
-    def rows(self, sequence_of_row: Tensor | None) -> list[Mask]:
-        """Return the masks of a batch whose rows belong to several sequences.
-
-        Parameters
-        ----------
-        sequence_of_row : torch.Tensor or None, shape=(batch,), int64
-            Which of the sequences each row belongs to; None when all belong to the same one: the masks then have
-            length 1 on the batch axis.
-        """
-        masks = []
-        for site, kept in zip(self._draws.sites, self._kept, strict=True):
-            if self._sequences > 1:
-                if sequence_of_row is None:
-                    raise ValueError(f"masks of {self._sequences} sequences need the sequence of each row")
-                kept = kept.index_select(site.batch_axis, sequence_of_row.repeat(site.stack))
-            masks.append(self._draws.mask(site, kept))
-        return masks
-
-
-class ThinnedNetwork:
-    """A network run with fixed masks, in eval mode otherwise; the network itself is not changed.
-
-    Parameters
-    ----------
-    network
-        Called as ``network(*inputs)``.
-    masks
-        One mask per dropout of the forward pass.
-    """
-
-    def __init__(self, network: Callable[..., Tensor], masks: Sequence[Mask]) -> None:
-        self._network = network
-        self._mode = DropoutMode(lambda index, x, kind, p: masks[index](x))
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Predict with the masks."""
-        with self._mode:
-            return self._network(*inputs)
-
-
-__all__ = [
-    "DrawMasks",
-    "DropoutMode",
-    "DropoutSite",
-    "MCDropout",
-    "Mask",
-    "ThinnedNetwork",
-    "explain_no_dropout",
-    "find_dropouts",
-]

@@ -1,0 +1,237 @@
+"""The networks whose draws give the errors: that of the model under MC-dropout, or the members of an ensemble."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kipoi_deepmr.config import Config
+from kipoi_deepmr.errors import ModelError, TaskError
+from kipoi_deepmr.model import (
+    InputBatch,
+    LoadedModel,
+    Selection,
+    SequenceNetwork,
+    check_agreement,
+    find_layout,
+    lent,
+    load_model,
+    sequence_dtype,
+    to_batch,
+    weights_digest,
+)
+from kipoi_deepmr.uncertainty import DropoutSite, explain_no_dropout, find_dropouts
+
+logger = logging.getLogger(__name__)
+
+_ROUGH = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Kipoi model, or a network inside one, that gives draws.
+
+    Attributes
+    ----------
+    name : str
+        What to call it.
+    model : LoadedModel
+        The model.
+    module : torch.nn.Module
+        Its network.
+    columns : tuple of int
+        Its outputs that are exposures and outcomes, in their order.
+    """
+
+    name: str
+    model: LoadedModel
+    module: nn.Module
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network that gives draws, on the device and in eval mode.
+
+    Attributes
+    ----------
+    name : str
+        What to call it.
+    network : SequenceNetwork
+        The network; all members are called with the inputs of the model that the configuration names.
+    columns : tuple of int
+        Its outputs that are exposures and outcomes, in their order.
+    sites : tuple of DropoutSite
+        The dropouts that run in it; empty for a member that is a draw as it is.
+    digest : str
+        sha256 of its weights.
+    """
+
+    name: str
+    network: SequenceNetwork
+    columns: tuple[int, ...]
+    sites: tuple[DropoutSite, ...]
+    digest: str
+
+
+def find_sources(config: Config, model: LoadedModel, selection: Selection) -> list[Source]:
+    """Return what gives the draws: the model itself, the networks inside it, or the models that the ensemble names.
+
+    Raises
+    ------
+    ModelError
+        If a member cannot be loaded, or the model has no members inside.
+    TaskError
+        If a member lacks a task.
+    """
+    columns, uncertainty = tuple(selection.columns), config.uncertainty
+    if uncertainty.method != "ensemble":
+        return [Source(model.name, model, model.module, columns)]
+    if uncertainty.members is None:
+        return [Source(f"member {n}", model, module, columns) for n, module in enumerate(model.members(), start=1)]
+    sources = []
+    for member in uncertainty.members:
+        source = member.source or config.model.source
+        same = (member.name, source) == (config.model.name, config.model.source)
+        loaded = model if same else load_model(member.name, source, config.directory)
+        sources.append(Source(member.name, loaded, loaded.module, _columns(member.name, loaded, selection)))
+    return sources
+
+
+def _columns(name: str, model: LoadedModel, selection: Selection) -> tuple[int, ...]:
+    targets = model.targets()
+    places = {(target.label, target.occurrence): target.index for target in targets}
+    for side, named in (("exposures", selection.exposures), ("outcomes", selection.outcomes)):
+        for key, target in named.items():
+            if (target.label, target.occurrence) not in places:
+                shown = ", ".join(one.name for one in targets[:6])
+                raise TaskError(
+                    f"uncertainty.members: {name} has no output '{target.name}' ({side}.{key}); it has {len(targets)} "
+                    f"({shown}{', ...' if len(targets) > 6 else ''}). The members of an ensemble predict the same tasks: "
+                    "leave it out, or correct the labels in its model.yaml"
+                )
+    chosen = (*selection.exposures.values(), *selection.outcomes.values())
+    return tuple(places[target.label, target.occurrence] for target in chosen)
+
+
+@contextmanager
+def lent_members(
+    sources: Sequence[Source],
+    main: LoadedModel,
+    read: Callable[[LoadedModel], Any],
+    codes: NDArray[np.int8],
+    device: torch.device,
+    *,
+    draws: int,
+) -> Iterator[tuple[tuple[Member, ...], torch.dtype]]:
+    """Put networks on the device, checked against their models; at the end they are given back.
+
+    Parameters
+    ----------
+    sources
+        What gives the draws.
+    main
+        The model whose dataloader makes the inputs of the run.
+    read
+        Reads the inputs of some windows through a model's own dataloader.
+    codes
+        Bases of these windows, shape (sequence, length), int8.
+    device
+        Where to put them.
+    draws
+        Thinned networks of each; 1 takes it as it is.
+
+    Yields
+    ------
+    tuple of Member
+        The networks.
+    torch.dtype
+        Type of the sequences on the device.
+
+    Raises
+    ------
+    ModelError
+        If a network does not predict what its model predicts, or cannot be called with the inputs of `main`.
+    DropoutError
+        If draws are asked for and a network has no dropout.
+    """
+    inputs = read(main)
+    layout = find_layout(inputs, codes)
+    dtype = sequence_dtype(sources[0].module, layout)
+    batch, other_keys = to_batch(inputs, layout, device, dtype)
+    with ExitStack() as stack:
+        members = []
+        for source in sources:
+            stack.enter_context(lent(source.module, device))
+            own = inputs if source.model is main else read(source.model)
+            own_layout = layout if source.model is main else find_layout(own, codes)
+            _, own_keys = to_batch(own, own_layout, device, dtype)
+            if own_keys != other_keys:
+                raise ModelError(
+                    f"uncertainty.members: besides the sequence {source.name} takes {_listed(own_keys)}, {main.name} "
+                    f"{_listed(other_keys)}: the members are called with the inputs of {main.name}, leave {source.name} out"
+                )
+            network = SequenceNetwork(source.module, own_layout, own_keys, isinstance(own, dict), given=layout).eval()
+            if source.model is not main:
+                check_agreement(network, batch, source.model.predict(own))
+            members.append(Member(source.name, network, source.columns, (), weights_digest(source.module)))
+        ours = [member.network for source, member in zip(sources, members, strict=True) if source.model is main]
+        if ours:
+            expected = main.predict(inputs)
+            check_agreement(ours[0], batch, expected, ours[1:])
+            _check_labels(main, expected.shape[1])
+        if draws > 1:
+            members = [replace(member, sites=_sites(member, batch)) for member in members]
+        yield tuple(members), dtype
+
+
+def _check_labels(model: LoadedModel, outputs: int) -> None:
+    described = len(model.targets())
+    if outputs != described:
+        raise ModelError(
+            f"the schema of model {model.name} describes {described} outputs, the network gives {outputs}: "
+            "its model.yaml does not belong to its weights"
+        )
+
+
+def _sites(member: Member, batch: InputBatch) -> tuple[DropoutSite, ...]:
+    sites = find_dropouts(member.network, batch.sequence[:1], [other[:1] for other in batch.others])
+    if not sites:
+        raise explain_no_dropout(member.network.module)
+    return sites
+
+
+def _listed(keys: Sequence[Any]) -> str:
+    return ", ".join(map(repr, keys)) or "nothing"
+
+
+def digest_of(members: Sequence[Member]) -> str:
+    """Return the sha256 of the weights of all members."""
+    digests = [member.digest for member in members]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def cautions(config: Config, model: LoadedModel, members: Sequence[Member]) -> list[str]:
+    """Return what a user should know of an ensemble: few members, equal ones, a model that is not among them."""
+    if config.uncertainty.method != "ensemble":
+        return []
+    said, names = [], [member.name for member in members]
+    if len(members) < _ROUGH:
+        said.append(
+            f"the ensemble has {len(members)} members: an error estimated from so few is itself uncertain by about "
+            f"{100 / np.sqrt(2 * (len(members) - 1)):.0f}%, and all sequences share it"
+        )
+    for number, member in enumerate(members):
+        same = [other.name for other in members[:number] if other.digest == member.digest]
+        if same:
+            said.append(f"the members {same[0]} and {member.name} have the same weights: they count as two draws")
+    if config.uncertainty.members is not None and model.name not in names and config.model.name not in names:
+        said.append(f"{config.model.name} itself is not a member of the ensemble ({', '.join(names)})")
+    return said
