@@ -41,6 +41,8 @@ COVERED = {
     "MendelianRandomization": {
         "mr_conmix",
         "mr_lasso",
+        "mr_cML",
+        "cML_estimate_random",
         "mr_mbe",
         "mr_pivw",
         "mr_divw",
@@ -69,10 +71,6 @@ COVERED = {
     },
 }
 ELSEWHERE: dict[str, set[str]] = {
-    "MendelianRandomization": {
-        "mr_cML",
-        "cML_estimate_random",
-    },
     "TwoSampleMR": {
         *("mr_uwr", "mr_sign", "mr_grip"),
         *(

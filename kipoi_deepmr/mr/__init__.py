@@ -3,6 +3,7 @@
 from kipoi_deepmr.mr import diagnostics
 from kipoi_deepmr.mr._inputs import Status
 from kipoi_deepmr.mr.clustered import ClusteredResult, clustered_egger, clustered_ivw
+from kipoi_deepmr.mr.cml import CMLResult, cml
 from kipoi_deepmr.mr.conditional_f import conditional_f
 from kipoi_deepmr.mr.contamination_mixture import ContaminationMixtureResult, contamination_mixture
 from kipoi_deepmr.mr.cross_fitted_egger import CrossFittedEggerResult, cross_fitted_egger
@@ -25,6 +26,7 @@ from kipoi_deepmr.mr.raps import RAPSResult, raps
 from kipoi_deepmr.mr.ratio import RatioResult, ratio
 
 __all__ = [
+    "CMLResult",
     "ClusteredResult",
     "CochranQ",
     "ContaminationMixtureResult",
@@ -48,6 +50,7 @@ __all__ = [
     "Status",
     "clustered_egger",
     "clustered_ivw",
+    "cml",
     "conditional_f",
     "contamination_mixture",
     "cross_fitted_egger",

@@ -13,7 +13,7 @@ from kipoi_deepmr.mr._losses import LOSSES, Loss
 # The loss is evaluated first on a logarithmic grid of slopes of both signs that ends some decades beyond the typical
 # ones, and at the ratios of the strongest variants; the deepest wells are searched.
 _GRID, _DECADES, _RATIOS, _WELLS = 97, 3.0, 48, 4
-_GOLDEN, _NEWTON = 24, 40
+_GOLDEN, _NEWTON, _ROUNDING = 24, 40, 2e-15
 _SHRINK = (np.sqrt(5) - 1) / 2
 # Powers of 4 in which the equation for over-dispersion is looked at, in units of the typical outcome variance.
 _POWERS = np.arange(-10.0, 21.0)
@@ -106,7 +106,7 @@ def _alternate(rows: ScoreRows, loss: Loss, slope: FloatArray) -> tuple[FloatArr
         far = change[active] > _NEAR
         moved = slope[active].copy()
         moved[far] = _lowest(part[far], loss, dispersed[far])
-        moved[~far] = _polish(part[~far], loss, moved[~far], dispersed[~far])
+        moved[~far] = polish(part[~far], loss, moved[~far], dispersed[~far])
         change[active] = _relative(moved, slope[active]) + _relative(dispersed, tau2[active])
         slope[active], tau2[active] = moved, dispersed
         together = np.flatnonzero((change > _SETTLED) & (change <= _NEAR) & (tau2 > 0) & ~tried)
@@ -154,7 +154,7 @@ def _lowest(rows: ScoreRows, loss: Loss, tau2: FloatArray) -> FloatArray:
     n_fits = rows.x.shape[0]
     if n_fits == 0:
         return np.zeros(0)
-    slopes = _candidates(rows)
+    slopes = candidate_slopes(rows)
     values = np.stack([rows.loss(loss, column, tau2) for column in slopes.T], axis=-1)
     edge = np.full((n_fits, 1), np.inf)
     before, after = np.hstack([edge, values[:, :-1]]), np.hstack([values[:, 1:], edge])
@@ -167,7 +167,7 @@ def _lowest(rows: ScoreRows, loss: Loss, tau2: FloatArray) -> FloatArray:
     high = angles[fit, np.minimum(middle + 1, slopes.shape[1] - 1)]
     part, spread = rows[fit], tau2[fit]
     found = _golden(lambda angle: part.loss(loss, np.tan(angle), spread), low, angles[fit, middle], high)
-    polished = _polish(part, loss, np.tan(found), spread)
+    polished = polish(part, loss, np.tan(found), spread)
     depth = np.where(np.isnan(polished), np.inf, part.loss(loss, polished, spread))
     # Of equal depths the slope nearer to zero, whatever the sign of the outcome.
     order = np.lexsort((np.abs(polished), depth, fit))
@@ -177,7 +177,7 @@ def _lowest(rows: ScoreRows, loss: Loss, tau2: FloatArray) -> FloatArray:
     return result
 
 
-def _candidates(rows: ScoreRows) -> FloatArray:
+def candidate_slopes(rows: ScoreRows) -> FloatArray:
     """Return ascending slopes, shape (F, M)."""
     weight = np.where(rows.used, 1 / (rows.yy + rows.xx), 0.0)
     typical = np.sqrt((rows.y**2 * weight).sum(axis=-1) / (rows.x**2 * weight).sum(axis=-1))
@@ -208,7 +208,7 @@ def _golden(
     return best
 
 
-def _polish(rows: ScoreRows, loss: Loss, slope: FloatArray, tau2: FloatArray) -> FloatArray:
+def polish(rows: ScoreRows, loss: Loss, slope: FloatArray, tau2: FloatArray) -> FloatArray:
     """Return the stationary points next to slopes that are almost there, by Newton's method."""
     first, second = rows.score(loss, slope, tau2)
     limit = 0.1 * (np.abs(slope) + 1e-3)
@@ -222,7 +222,7 @@ def _polish(rows: ScoreRows, loss: Loss, slope: FloatArray, tau2: FloatArray) ->
         # Where a step does not help, rounding or a kink of the loss is in the way: try half of it.
         limit = np.where(better, limit, np.abs(step) / 2)
         first, second = np.where(better, new_first, first), np.where(better, new_second, second)
-        if not np.any((np.abs(step) > 1e-16 * np.abs(slope)) & (first != 0)):
+        if not np.any((np.abs(step) > _ROUNDING * np.abs(slope)) & (first != 0)):
             break
     return slope
 

@@ -1,0 +1,300 @@
+"""Constrained maximum likelihood against R's mr_cML and brute force, its invariants and edges."""
+
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+
+from kipoi_deepmr import mr
+from kipoi_deepmr.mr import Status
+from tests.mr_helpers import (
+    Array,
+    Estimator,
+    assert_batch_is_a_loop,
+    assert_mirrors,
+    assert_same_fit,
+    assert_scales,
+    draw,
+    factors,
+    seeds,
+)
+from tests.reference_numbers import assert_close, inputs, load, sources
+
+# R stops: a NaN, a standard error of 0; here only an outcome error of 0 is one.
+R_STOPS = {
+    "mr_edge_nan": Status.OK,
+    "mr_edge_zero_bxse": Status.OK,
+    "mr_edge_zero_byse": Status.INVALID_STANDARD_ERROR,
+}
+SMALL = 100
+ESTIMATORS: list[Estimator] = [
+    partial(mr.cml, sample_size=1000),
+    partial(mr.cml, sample_size=1000, model_averaging=False, psi=0.4),
+    partial(mr.cml, sample_size=50, n_perturb=5),
+]
+each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["averaged", "best", "perturbed"])
+
+
+@pytest.mark.parametrize(("source", "name"), sources("mr_"))
+def test_every_number_of_invalid_variants(source: str, name: str) -> None:
+    dataset = load(source, name)
+    if dataset.data["bx"].size > SMALL:
+        pytest.skip("minutes with 3000 variants; see the committed sets and test_large")
+    for record in dataset.records:
+        if record.function != "cML_estimate_random":
+            continue
+        result = mr.cml(*inputs(dataset), sample_size=1e4)
+        if record.value is None:
+            assert result.status == R_STOPS[name]
+            continue
+        number = np.array(record.value["K"], dtype=int)
+        theirs, loss = (np.array(record.value[key], dtype=float) for key in ("theta", "neg_loglik"))
+        ours = result.negative_log_likelihood[number]
+        # R descends by coordinates from 0 and may stop at a worse set of variants, but never at a better one.
+        assert np.all(ours <= loss * (1 + 1e-6) + 1e-9)
+        assert np.all(np.diff(result.negative_log_likelihood) < 1e-9)
+        if name != "mr_edge_linear":
+            same = ours > loss * (1 - 1e-7)
+            assert same[0] or name in {"mr_edge_weak", "mr_edge_se_range"}
+            sigma = result.standard_errors[number]
+            off = np.abs(result.estimates[number] - theirs)[same]
+            assert np.all(off <= 1e-3 * sigma[same])
+            assert_close(sigma[same], np.array(record.value["se"], dtype=float)[same], rtol=1e-4, label=record.key)
+
+
+@pytest.mark.parametrize(("source", "name"), sources("mr_"))
+def test_every_mr_cml_call(source: str, name: str) -> None:
+    dataset = load(source, name)
+    if dataset.data["bx"].size > SMALL:
+        pytest.skip("minutes with 3000 variants; see the committed sets and test_large")
+    for record in dataset.records:
+        if record.function != "mr_cML" or record.options["DP"]:
+            continue
+        options = {"sample_size": record.options["n"], "model_averaging": record.options["MA"]}
+        result = mr.cml(*inputs(dataset), **options)
+        if record.value is None:
+            assert result.status == R_STOPS[name]
+            continue
+        value = record.value
+        if options["model_averaging"]:
+            # R averages over likelihoods that are not at their minima.
+            assert abs(result.estimate - value["Estimate"]) < 0.5 * value["StdError"]
+            assert 0.9 < result.se / value["StdError"] < 1.2
+        else:
+            theirs = np.zeros(dataset.data["bx"].size, dtype=bool)
+            theirs[np.array(value["BIC_invalid"], dtype=int).ravel() - 1] = True
+            assert np.array_equal(result.invalid, theirs), record.key
+            assert result.n_invalid == theirs.sum()
+            atol = 0.05 if name == "mr_edge_se_range" else 1e-4
+            assert_close(result.estimate, value["Estimate"], rtol=0, atol=atol * result.se, label=record.key)
+            assert_close(result.se, value["StdError"], rtol=1e-4, label=record.key)
+
+
+@pytest.mark.parametrize("name", ["mr_ism_small", "mr_ism_small_outliers"])
+def test_data_perturbation(name: str) -> None:
+    dataset = load("committed", name)
+    for record in dataset.records:
+        if record.function != "mr_cML" or not record.options["DP"]:
+            continue
+        averaging, size = record.options["MA"], record.options["n"]
+        result = mr.cml(*inputs(dataset), sample_size=size, model_averaging=averaging, n_perturb=100, max_invalid=8)
+        # Other draws, and R's descent stops at worse sets of variants in most of them.
+        assert abs(result.estimate - record.value["Estimate"]) < 0.7 * record.value["StdError"]
+        assert_close(result.se, record.value["StdError"], rtol=0.25, label=record.key)
+        plain = mr.cml(*inputs(dataset), sample_size=size, model_averaging=averaging, max_invalid=8)
+        assert result.se > plain.se
+
+
+def test_perturbed_numbers_are_means_over_draws() -> None:
+    bx, bxse, by, byse = draw(6, 9)
+    result = mr.cml(bx, bxse, by, byse, sample_size=100, n_perturb=7, seed=3, psi=0.5)
+    rng, slopes, losses = np.random.default_rng(3), [], []
+    for _ in range(7):
+        first, second = rng.standard_normal((2, 9))
+        outcome = 0.5 * first + np.sqrt(0.75) * second
+        once = mr.cml(bx + bxse * first, bxse, by + byse * outcome, byse, sample_size=100, psi=0.5)
+        slopes.append(once.estimates)
+        losses.append(once.negative_log_likelihood)
+    assert_close(result.estimates, np.mean(slopes, axis=0), rtol=1e-7)
+    assert_close(result.standard_errors, np.std(slopes, axis=0, ddof=1), rtol=1e-6)
+    assert_close(result.negative_log_likelihood, np.mean(losses, axis=0), rtol=1e-7)
+
+
+def mixed(seed: int, n: int, batch: tuple[int, ...] = ()) -> tuple[Array, Array, Array, Array]:
+    rng = np.random.default_rng(seed)
+    bx, bxse, by, byse = draw(seed, n, batch)
+    return bx, bxse, by + (rng.random(by.shape) < 0.3) * rng.normal(0, 0.5, by.shape), byse
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=seeds, n=st.integers(3, 7), psi=st.sampled_from([0.0, 0.6]))
+def test_no_subset_and_no_slope_is_better(seed: int, n: int, psi: float) -> None:
+    bx, bxse, by, byse = mixed(seed, n)
+    result = mr.cml(bx, bxse, by, byse, sample_size=100, psi=psi)
+
+    def squares(slope: Any) -> Array:
+        b = np.asarray(slope)[..., None]
+        variance = byse**2 + b**2 * bxse**2 - 2 * psi * b * bxse * byse
+        return np.asarray((by - b * bx) ** 2 / variance / 2)
+
+    grid = np.tan(np.linspace(-1.5707, 1.5707, 4001))
+    values = squares(np.sort(np.append(grid, by / bx)))
+    for number in range(n - 1):
+        lowest = min(values[:, list(kept)].sum(axis=1).min() for kept in combinations(range(n), n - number))
+        assert result.negative_log_likelihood[number] <= lowest + 1e-9
+        at = np.sort(squares(result.estimates[number]))[: n - number].sum()
+        assert_close(at, result.negative_log_likelihood[number], rtol=1e-9, atol=1e-12)
+
+
+def test_standard_errors_are_the_curvature() -> None:
+    bx, bxse, by, byse = mixed(3, 12)
+    result = mr.cml(bx, bxse, by, byse, sample_size=100, model_averaging=False, psi=0.3)
+    held = ~result.invalid
+
+    def loss(b: float) -> float:
+        square = (by - b * bx) ** 2 / (byse**2 + b**2 * bxse**2 - 0.6 * b * bxse * byse)
+        return float(square[held].sum() / 2)
+
+    h = 1e-3 * float(result.se)
+    b = float(result.estimate)
+    curvature = (loss(b + h) - 2 * loss(b) + loss(b - h)) / h**2
+    assert_close(result.se, 1 / np.sqrt(curvature), rtol=1e-4)
+    near = optimize.minimize_scalar(loss, bounds=(b - 0.1, b + 0.1), method="bounded", options={"xatol": 1e-10})
+    assert_close(result.estimate, near.x, rtol=0, atol=1e-5 * result.se)
+
+
+def test_no_invalid_variant_is_maximum_likelihood() -> None:
+    columns = mixed(4, 15, (3,))
+    result = mr.cml(*columns, sample_size=100, max_invalid=0, psi=0.2)
+    assert result.estimates.shape == (3, 1)
+    assert_close(result.estimate, mr.maximum_likelihood(*columns, psi=0.2, model="fixed").estimate, rtol=1e-9)
+    assert_close(result.se, mr.maximum_likelihood(*columns, psi=0.2, model="fixed").se, rtol=1e-7)
+
+
+def test_large() -> None:
+    rng = np.random.default_rng(0)
+    n = 800
+    truth = rng.normal(0, 0.02, n)
+    bxse, byse = np.full(n, 0.005), np.full(n, 0.004)
+    bx = truth + bxse * rng.normal(size=n)
+    by = 0.8 * truth + byse * rng.normal(size=n)
+    by[:10] += 0.1
+    result = mr.cml(bx, bxse, by, byse, sample_size=1e7, max_invalid=15)
+    assert result.n_invalid == 10
+    assert list(np.flatnonzero(result.invalid)) == list(range(10))
+    assert abs(result.estimate - 0.8) < 3 * result.se
+
+
+@each
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds, n=st.integers(3, 10), exposure=factors, outcome=factors)
+def test_scale(estimator: Estimator, seed: int, n: int, exposure: float, outcome: float) -> None:
+    assert_scales(estimator, mixed(seed, n), exposure, outcome)
+
+
+def test_mirror() -> None:
+    for seed in range(10):
+        assert_mirrors(ESTIMATORS[0], mixed(seed, 9))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS[:2], ids=["averaged", "best"])
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds, n=st.integers(3, 10))
+def test_sign_order_and_padding(estimator: Estimator, seed: int, n: int) -> None:
+    columns = mixed(seed, n)
+    plain = estimator(*columns)
+    rng = np.random.default_rng(seed)
+    sign, order = rng.choice([-1.0, 1.0], n), rng.permutation(n)
+    bx, bxse, by, byse = columns
+    assert_same_fit(estimator(bx * sign, bxse, by * sign, byse), plain, rtol=1e-6, atol=1e-9)
+    shuffled = estimator(*(column[order] for column in columns))
+    assert_same_fit(shuffled, plain, skip=("invalid",), rtol=1e-6, atol=1e-9)
+    assert np.array_equal(shuffled.invalid, plain.invalid[order])
+    padded = estimator(*(np.insert(column, [0, n], np.nan) for column in columns))
+    wider = ("invalid", "estimates", "standard_errors", "negative_log_likelihood")
+    assert_same_fit(padded, plain, skip=wider, rtol=1e-6, atol=1e-9)
+    assert np.isnan(padded.estimates[n - 1 :]).all()
+    assert_close(padded.estimates[: n - 1], plain.estimates, rtol=1e-6, atol=1e-9)
+
+
+@each
+def test_batch_is_a_loop(estimator: Estimator) -> None:
+    assert_batch_is_a_loop(estimator, rtol=1e-7)
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = mixed(3, 7, (5,))
+    for estimator in ESTIMATORS:
+        whole = estimator(*columns)
+        with monkeypatch.context() as patched:
+            patched.setattr("kipoi_deepmr.mr._blocks._NORMALS", 100)
+            assert_same_fit(estimator(*columns), whole, rtol=1e-9)
+
+
+def test_one_two_and_three_instruments() -> None:
+    columns = draw(7, 3)
+    for n in (1, 2, 3):
+        result = mr.cml(*(column[:n] for column in columns), sample_size=100)
+        assert result.status == Status.OK
+        assert result.estimates.shape == (max(1, n - 1),)
+    single = mr.cml(*(column[:1] for column in columns), sample_size=100)
+    assert_close(single.estimate, columns[2][0] / columns[0][0], rtol=1e-9)
+
+
+def test_a_perfect_line() -> None:
+    bx = np.array([0.5, -0.25, 1.0, 2.0])
+    result = mr.cml(bx, np.full(4, 0.01), 0.75 * bx, np.full(4, 0.01), sample_size=100)
+    assert_close(result.estimate, 0.75, rtol=1e-9)
+    assert result.n_invalid == 0
+
+
+def test_reasons() -> None:
+    bx, bxse, by, byse = draw(5, 6, (7,))
+    bx[0] = np.nan
+    bx[1] = 0.0
+    byse[2, 0] = 0.0
+    bxse[3, 0] = -1.0
+    by[4, 0] = np.inf
+    bxse[5] = 0.0
+    result = mr.cml(bx, bxse, by, byse, sample_size=100)
+    assert list(result.status) == [
+        Status.TOO_FEW_INSTRUMENTS,
+        Status.NO_EXPOSURE_VARIATION,
+        Status.INVALID_STANDARD_ERROR,
+        Status.INVALID_STANDARD_ERROR,
+        Status.INVALID_EFFECT,
+        Status.OK,
+        Status.OK,
+    ]
+    for name in ("estimate", "se", "ci_low", "ci_high", "pvalue"):
+        assert np.array_equal(np.isnan(getattr(result, name)), result.status != Status.OK), name
+
+
+@each
+@pytest.mark.parametrize("batch", [(), (0,), (2, 3)])
+def test_nothing_to_see(estimator: Estimator, batch: tuple[int, ...]) -> None:
+    result = estimator(*(np.ones((*batch, 0)) for _ in range(4)))
+    assert result.estimate.shape == batch
+    assert np.all(result.status == Status.TOO_FEW_INSTRUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_size": 1}, "above 1"),
+        ({"sample_size": "many"}, "above 1"),
+        ({"max_invalid": -1}, "max_invalid=-1"),
+        ({"n_perturb": 1}, "n_perturb=1"),
+        ({"seed": 0.5}, "seed=0.5"),
+        ({"model_averaging": "yes"}, "True, False"),
+        ({"psi": 2}, r"\[-1, 1\]"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mr.cml(*draw(0, 4), **({"sample_size": 100} | options))
