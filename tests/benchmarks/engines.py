@@ -1,13 +1,16 @@
-"""Time the engines on architectures that users have, against each other and a plain loop, in one run.
+"""Time the engines on architectures that users have, against each other, a plain loop and tangermeme, in one run.
 
-    python -m tests.benchmarks.engines [--device cuda:0] [--only DeepSEA]
+    pip install tangermeme                      # optional
+    python -m tests.benchmarks.engines [--device cuda:0] [--only DeepSEA] [--precision bfloat16]
 
-Prints a table: milliseconds per mutant and draw of a plain batched PyTorch loop, of the full engine at its best batch size, and
-of the local engine; their ratios; the largest difference between the engines in units of the largest effect and of
-float32 rounding; the share of multiply-adds in layers that are computed locally.
+Prints a table: milliseconds per mutant and draw of a plain batched PyTorch loop, of tangermeme's saturation mutagenesis
+(which knows no draws: one pass without dropout), of the full engine at its best batch size, and of the local engine; their
+ratio; the largest difference between the engines in units of the largest effect and of float32 rounding; the share of
+multiply-adds in layers that are computed locally.
 """
 
 import argparse
+import importlib.util
 import platform
 import statistics
 import sys
@@ -84,15 +87,49 @@ def plain_loop(options: dict, block: Block, positions: range, rows: int) -> floa
     return 1000 * (time.perf_counter() - start) / 3 / rows
 
 
+class Plain(nn.Module):
+    """The network for tangermeme: (batch, 4, length), dropout off."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.shape = network, shape
+
+    def forward(self, sequence: torch.Tensor) -> torch.Tensor:
+        return self.network(sequence.float().reshape(-1, *self.shape))
+
+
+def tangermeme(case: Case, options: dict, block: Block, rows: int, *, fast: bool) -> float | None:
+    """Milliseconds per mutant of tangermeme's saturation mutagenesis, or None where it is not installed."""
+    if importlib.util.find_spec("tangermeme") is None:
+        return None
+    from tangermeme.saturation_mutagenesis import saturation_mutagenesis
+
+    length = options["network"].layout.length
+    # Its fast path is tried where the slow one would take long: on the whole sequence.
+    start, end = (0, length) if fast else (length // 2, length // 2 + 16)
+    device = block.sequence.device
+    given = block.sequence.reshape(1, 4, length)
+    model = Plain(options["network"], case.shape).eval()
+    call = lambda: saturation_mutagenesis(  # noqa: E731
+        model, given, start=start, end=end, batch_size=rows, raw_outputs=True, device=str(device), fast=fast
+    )
+    if not fast:
+        call()
+    begin = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - begin) / (3 * (end - start))
+
+
 def milliseconds(engine: FullEngine, block: Block, positions: range) -> float:
     """Milliseconds per mutant and draw of an engine, all of its overhead included."""
     seconds, mutants = engine.time(block, positions, 1)
     return 1000 * seconds / mutants / engine.count
 
 
-def measure(case: Case, device: torch.device) -> list[str]:
+def measure(case: Case, device: torch.device, precision: str) -> list[str]:
     """Return a row of the table."""
     with prepared(case, device) as (options, block, positions):
+        options["precision"] = precision
         full = min(
             (FullEngine(**options, batch_size=size) for size in (*case.batches, None)),
             key=lambda engine: milliseconds(engine, block, positions),
@@ -109,8 +146,10 @@ def measure(case: Case, device: torch.device) -> list[str]:
         ]
         plain_ms, full_ms, local_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
         rounding = difference / (torch.finfo(torch.float32).eps * prediction)
+        others = [tangermeme(case, options, block, 32, fast=fast) for fast in (False, True)]
         return [
             f"{plain_ms:.3g}",
+            " / ".join("-" if ms is None else f"{ms:.3g}" for ms in others),
             f"{full_ms:.3g}",
             f"{local_ms:.3g}",
             f"{full_ms / local_ms:.1f}",
@@ -124,15 +163,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", default="", help="part of the name of a network")
+    parser.add_argument("--precision", default="float32", choices=["float32", "tf32", "bfloat16"])
     args = parser.parse_args()
     device = torch.device(args.device)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}; {DRAWS} draws", file=sys.stderr)
-    print("| network | plain loop, ms | full, ms | local, ms | full / local | largest difference | local layers |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| network | plain loop, ms | tangermeme / its fast path, ms | full, ms | local, ms | full / local "
+        "| largest difference | local layers |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, case in CASES.items():
         if args.only.lower() in name.lower():
-            print(f"| {name} | {' | '.join(measure(case, device))} |", flush=True)
+            print(f"| {name} | {' | '.join(measure(case, device, args.precision))} |", flush=True)
 
 
 if __name__ == "__main__":
