@@ -92,7 +92,7 @@ def _middle(ordered: FloatArray, count: FloatArray) -> FloatArray:
 
 def _half_range(n_variants: int, phi: float) -> float:
     # Eight MADs where the MAD sets the bandwidth; what is heavier outside is noticed and searched there.
-    return math.ceil(max(16.0, 6.0 * n_variants**0.2 / phi))
+    return float(math.ceil(max(16.0, 6.0 * n_variants**0.2 / phi)))
 
 
 @cache
@@ -145,11 +145,11 @@ def _highest(position: FloatArray, weights: FloatArray, origin: FloatArray, phi:
     density, certain = _binned(position, weights, half_range)
     near_best = (density >= density.max(axis=-1, keepdims=True) - 3 * _ERROR) & certain[:, None]
     row, cell = np.nonzero(near_best)
-    start = cell * _CELL - half_range
+    start = np.asarray(cell * _CELL - half_range, dtype=np.float64)
     for far in np.flatnonzero(~certain):
         starts = _starts_anywhere(position[far], weights[far])
         row = np.append(row, np.full(starts.size, far))
-        start = np.append(start, starts)
+        start = np.asarray(np.append(start, starts), dtype=np.float64)
     height, slope, bend = np.empty((3, row.size))
     for block in row_blocks(row.size, position.shape[1]):
         held = row[block]
@@ -157,7 +157,8 @@ def _highest(position: FloatArray, weights: FloatArray, origin: FloatArray, phi:
     best = np.zeros(position.shape[0])
     np.maximum.at(best, row, height)
     reachable = height + np.abs(slope) * _CELL / 2 + np.maximum(bend, 0) * _CELL**2 / 8 + _THIRD * _CELL**3 / 48
-    row, start = (values[reachable >= best[row]] for values in (row, start))
+    kept = reachable >= best[row]
+    row, start = row[kept], start[kept]
     peak, height = np.empty((2, row.size))
     for block in row_blocks(row.size, position.shape[1]):
         peak[block], height[block] = _climb(position[row[block]], weights[row[block]], start[block])
