@@ -2,11 +2,13 @@
 
 import inspect
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kipoi_deepmr import meta, mr, terms
+from kipoi_deepmr import cli, meta, mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.config.estimation import OPTIONS, options_of
 from kipoi_deepmr.errors import ConfigError
@@ -67,7 +69,7 @@ def estimate_alone(effects, method, e, o, s):
     bx, bxse, by, byse, psi, positions = instruments(effects, e, o, s)
     estimator = ESTIMATORS[method]
     options = dict(estimator.options)
-    for name, value in {"psi": psi, "draws": 6, "groups": positions}.items():
+    for name, value in {"psi": psi, "draws": 6, "sample_size": 6, "groups": positions}.items():
         if options.get(name) in ("stored", "position"):
             options[name] = value
     if estimator.monte_carlo:
@@ -213,3 +215,19 @@ def test_the_prediction_interval_of_riley(store):
         expected = meta.random_effects(y, v, prediction=kind)
         same(overall["prediction_low"].values[0, 0, 0], expected.prediction_low, kind)
         assert overall.attrs["prediction"] == kind
+
+
+def test_the_readme_and_the_help_list_every_method(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    chapter = readme.partition("## Methods and controls")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| (.*) \|$", chapter, re.MULTILINE) == list(terms.METHODS.items())
+    assert cli.main(["mr", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, what in terms.METHODS.items():
+        assert re.search(rf"^  {name} +{re.escape(what)}$", shown, re.MULTILINE)
+
+
+def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(store):
+    methods = ["ivw", "maximum_likelihood", "cml", "debiased_ivw"]
+    described = re_estimate(store, mr={"methods": methods})["local"]["method"].attrs["description"].split("; ")
+    assert ["(Monte-Carlo errors)" in line for line in described] == [False, True, True, True]

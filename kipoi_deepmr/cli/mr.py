@@ -12,7 +12,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "mr", run, "estimate again from stored effects; needs no model")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "methods:\n" + "\n".join(f"  {name:<28}{what}" for name, what in METHODS.items())
+    parser.epilog = "methods:\n" + "\n".join(f"  {name:<32}{what}" for name, what in METHODS.items())
     parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
     parser.add_argument(
         "--methods",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kipoi_deepmr import mr, terms
 from kipoi_deepmr.config import MRSection
 from kipoi_deepmr.pipeline.drawn import DrawnEstimates
-from kipoi_deepmr.pipeline.methods import ABSENT, blank, estimate, needs_all, needs_draws
+from kipoi_deepmr.pipeline.methods import ABSENT, blank, estimate, measures_the_mean, needs_all, needs_draws
 from kipoi_deepmr.pipeline.summary import Summary, summaries
 
 _ANY_NUMBER = 100
@@ -157,5 +157,7 @@ def _describe_methods(section: MRSection) -> str:
     described = []
     for method in section.methods:
         options = ", ".join(f"{key}: {value}" for key, value in method.options.items())
-        described.append(f"{method.name}: {terms.METHODS[method.estimator]}{f' with {options}' if options else ''}")
+        errors = " (Monte-Carlo errors)" if measures_the_mean(method) else ""
+        name = f"{method.name}: {terms.METHODS[method.estimator]}{errors}"
+        described.append(f"{name} with {options}" if options else name)
     return "; ".join(described)

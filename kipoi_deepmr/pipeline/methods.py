@@ -27,10 +27,11 @@ class Estimator:
     function : str
         Name in `kipoi_deepmr.mr`.
     options : mapping
-        Its fixed options. ``psi: stored`` is the correlation of the two errors of each mutation, ``draws: stored`` their
-        number, ``groups: position`` the position of each mutation.
+        Its fixed options. ``psi: stored`` is the correlation of the two errors of each mutation, ``draws: stored``
+        (and ``sample_size: stored``) the number of draws, ``groups: position`` the position of each mutation.
     monte_carlo : bool
-        Whether it takes the errors of the mean over draws, whatever `effects.standard_error` says.
+        Whether it takes the errors of the mean over draws, whatever `effects.standard_error` says: it corrects the
+        estimate for errors of measurement, which the spread over draws is not.
     joint : bool
         Whether it takes all exposures (in reverse: all outcomes) at once.
     draws : bool
@@ -49,7 +50,7 @@ _CLUSTERED = {"groups": POSITION}
 
 
 def _raps(**options: Any) -> Estimator:
-    return Estimator("raps", {"psi": STORED, **options})
+    return Estimator("raps", {"psi": STORED, **options}, monte_carlo=True)
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
@@ -71,10 +72,10 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "penalized_weighted_median": Estimator("penalized_weighted_median"),
     "simple_mode": Estimator("simple_mode"),
     "weighted_mode": Estimator("weighted_mode"),
-    "maximum_likelihood": Estimator("maximum_likelihood", {"psi": STORED}),
-    "maximum_likelihood_independent": Estimator("maximum_likelihood", {"psi": 0.0}),
-    "debiased_ivw": Estimator("debiased_ivw"),
-    "penalized_ivw": Estimator("penalized_ivw"),
+    "maximum_likelihood": Estimator("maximum_likelihood", {"psi": STORED}, monte_carlo=True),
+    "maximum_likelihood_independent": Estimator("maximum_likelihood", {"psi": 0.0}, monte_carlo=True),
+    "debiased_ivw": Estimator("debiased_ivw", monte_carlo=True),
+    "penalized_ivw": Estimator("penalized_ivw", monte_carlo=True),
     "overlap_debiased_ivw": Estimator(
         "overlap_debiased_ivw", {"psi": STORED, "draws": STORED, "groups": POSITION}, monte_carlo=True
     ),
@@ -86,6 +87,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "raps_over_dispersion_tukey": _raps(over_dispersion=True, loss="tukey"),
     "contamination_mixture": Estimator("contamination_mixture"),
     "lasso": Estimator("lasso"),
+    "cml": Estimator("cml", {"psi": STORED, "sample_size": STORED}, monte_carlo=True),
     "multivariable_ivw": Estimator("multivariable_ivw", joint=True),
     "multivariable_egger": Estimator("multivariable_egger", {"orientation": 0}, joint=True),
     "cross_fitted_ivw": Estimator("cross_fitted_ivw", draws=True),
@@ -103,6 +105,12 @@ def blank(name: str) -> tuple[Any, Any]:
 def needs_draws(method: Method) -> bool:
     """Tell whether a method takes the effects of every draw."""
     return ESTIMATORS[method.estimator].draws
+
+
+def measures_the_mean(method: Method) -> bool:
+    """Tell whether a method takes the errors of the mean over draws."""
+    estimator = ESTIMATORS[method.estimator]
+    return estimator.monte_carlo or estimator.draws
 
 
 def needs_all(method: Method) -> bool:
@@ -138,8 +146,9 @@ def estimate(method: Method, summary: Summary, alpha: float) -> Any:
         return _estimate_jointly(method, summary, alpha, options)
     if options.get("psi") == STORED:
         options["psi"] = summary.correlation
-    if options.get("draws") == STORED:
-        options["draws"] = summary.draws
+    for name in ("draws", "sample_size"):
+        if options.get(name) == STORED:
+            options[name] = summary.draws
     if options.get("groups") == POSITION:
         options["groups"] = summary.positions
     if estimator.monte_carlo:
