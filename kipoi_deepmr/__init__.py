@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from kipoi_deepmr.cube import open_results
     from kipoi_deepmr.exports.export import export
     from kipoi_deepmr.pipeline.run import run
+    from kipoi_deepmr.report.page import write_report
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "load_config", "meta", "mr", "open_results", "run"]
+__all__ = ["__version__", "export", "load_config", "meta", "mr", "open_results", "run", "write_report"]
 
 ModelParser = None
 DataloaderParser = None
@@ -27,6 +28,7 @@ _HOME_OF = {
     "load_config": "kipoi_deepmr.config",
     "open_results": "kipoi_deepmr.cube",
     "run": "kipoi_deepmr.pipeline",
+    "write_report": "kipoi_deepmr.report",
 }
 _SUBMODULES = ("meta", "mr")
 

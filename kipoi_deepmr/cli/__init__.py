@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kipoi_deepmr import __version__
-from kipoi_deepmr.cli import bench, check, export, init, mr, run, tasks
+from kipoi_deepmr.cli import bench, check, export, init, mr, plot, report, run, tasks
 from kipoi_deepmr.errors import DeepMRError
 
 _INTERRUPTED = 130
-_COMMANDS = (tasks, init, check, run, bench, mr, export)
+_COMMANDS = (tasks, init, check, run, bench, mr, report, plot, export)
 
 _DESCRIPTION = """\
 Ask a genomic deep learning model which causal effects it has learned: sequences that a TF binds are mutated at every
@@ -24,6 +24,7 @@ A first analysis:
   kipoi deepmr check config.yaml                          is it right, and how long will it take?
   kipoi deepmr run config.yaml -o results.zarr            effects, local and global estimates
   kipoi deepmr mr results.zarr --min_f 10                 estimate again, without the model
+  kipoi deepmr report results.zarr -o report.html         tables and figures on one page
   kipoi deepmr export results.zarr --format vcf -o files  tables and tracks for other programs
 """
 

@@ -1,0 +1,219 @@
+"""What all figures share: where they are drawn, colours, names, numbers and the part of an axis that is shown."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from kipoi_deepmr.tables.terminal import cut
+
+FloatArray = npt.NDArray[np.float64]
+
+# Okabe and Ito (2008): told apart with every common form of colour blindness, and by lightness in print.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+INK, GREY, PALE = "#333333", "#7A7A7A", "#E4E4E4"
+BASES = {"A": GREEN, "C": BLUE, "G": ORANGE, "T": VERMILLION}
+
+WIDTH = 4.7
+_NOTE = 56
+_LINES = ("-", "--", "-.", ":")
+_METHOD_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+_SPELLED = {"ivw": "IVW", "egger": "MR-Egger", "raps": "MR-RAPS", "lasso": "MR-Lasso", "cml": "cML"}
+_SCALES = {"identity": "model output", "logit": "log odds", "log": "log"}
+
+
+def axes_for(ax: Axes | Figure | None, height: float, width: float = WIDTH) -> Axes:
+    """Return the Axes to draw on.
+
+    Parameters
+    ----------
+    ax
+        An Axes is taken as it is. An empty Figure gets the size and one Axes. None makes a pyplot figure.
+    height, width
+        Size of a new figure in inches.
+    """
+    if isinstance(ax, Axes):
+        return ax
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    ax.set_size_inches(width, height)
+    ax.set_layout_engine("constrained")
+    return ax.add_subplot()
+
+
+def plain(ax: Axes, *, grid: str = "") -> None:
+    """Take away what carries no information."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
+    if grid:
+        ax.grid(axis=grid, color=PALE, lw=0.8)  # type: ignore[arg-type]
+
+
+def heading(ax: Axes, text: str, note: str = "", handles: Sequence[Artist] = (), *, columns: int = 3) -> None:
+    """Set the title; under it a note that says what was chosen or left out, and the legend, clear of the data.
+
+    Parameters
+    ----------
+    ax
+        The Axes.
+    text
+        Title.
+    note
+        Small type.
+    handles
+        Artists of the legend.
+    columns
+        Most entries of the legend side by side.
+    """
+    line = 1.35 * FontProperties(size="small").get_size_in_points()
+    height = line * (len(handles) + columns - 1) // columns if handles else 0.0
+    lines = [line for part in note.split("\n") for line in textwrap.wrap(part, _NOTE)]
+    ax.set_title(text, loc="left", fontsize="medium", fontweight="bold", pad=7 + height + line * len(lines))
+    if lines:
+        small = ax.annotate(
+            "\n".join(lines),
+            (0, 1),
+            (0, 4 + height),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize="small",
+            color=INK,
+            annotation_clip=False,
+        )
+        small.set_in_layout(False)
+    if handles:
+        legend = ax.legend(
+            handles=list(handles),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.2,
+            borderpad=0.1,
+            ncols=min(columns, len(handles)),
+            frameon=False,
+            fontsize="small",
+            handlelength=1.6,
+            handletextpad=0.5,
+            columnspacing=1.1,
+            labelspacing=0.25,
+        )
+        # The title's distance has kept the room; a long line must not press the axes together.
+        legend.set_in_layout(False)
+
+
+def text_width(texts: Iterable[str], size: str) -> float:
+    """Return the width of a column of texts in points, by its two texts with most characters."""
+    font = FontProperties(size=size)
+    longest = sorted(texts, key=len)[-2:]
+    return max((float(TextPath((0, 0), text, prop=font).get_extents().width) for text in longest if text), default=0.0)
+
+
+def few_ticks(ax: Axes, number: int = 5) -> None:
+    """Keep the numbers of the horizontal axis apart on a narrow figure."""
+    ax.xaxis.set_major_locator(MaxNLocator(number))
+
+
+def fall_label(results: xr.DataTree, task: str) -> str:
+    """Return the label of an axis of minus the mean effect of the mutations of a position."""
+    return f"fall of {cut(task, 16)}\nwhen mutated\n({_SCALES[str(results.attrs['scale'])]})"
+
+
+def genome_axis(ax: Axes, chrom: str, strand: str) -> None:
+    """Label a horizontal axis of positions on a contig, counted from 1."""
+    ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.tick_params(axis="x", labelsize="small")
+    reads = ", window read on the − strand" if strand == "-" else ""  # noqa: RUF001
+    ax.set_xlabel(f"position on {cut(chrom, 16)}{reads}")
+
+
+def style_of(method: str, methods: list[str]) -> tuple[str, str]:
+    """Return colour and line of an estimator, the same in every figure of a store."""
+    index = methods.index(method)
+    return _METHOD_COLOURS[index % len(_METHOD_COLOURS)], _LINES[index % len(_LINES)]
+
+
+def method_name(method: str) -> str:
+    """Return the name of an estimator as papers write it."""
+    return " ".join(_SPELLED.get(word, word) for word in method.split("_"))
+
+
+def ratio_label(results: xr.DataTree, exposure: str, outcome: str) -> str:
+    """Return the label of an axis of causal effects."""
+    of = f"effect of {cut(exposure, 20)} on {cut(outcome, 20)}" if exposure else f"effect on {cut(outcome, 30)}"
+    return f"{of}\n(outcome per exposure, {results.attrs['scale']} scale)"
+
+
+def effect_label(results: xr.DataTree, task: str) -> str:
+    """Return the label of an axis of effects of mutations."""
+    return f"effect on {cut(task, 24)} ({_SCALES[str(results.attrs['scale'])]})"
+
+
+def decimals(widths: npt.ArrayLike) -> int:
+    """Return how many decimals show two digits of the wider half-widths of some intervals."""
+    finite = np.asarray(widths, dtype=float)
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    if not finite.size:
+        return 3
+    return int(np.clip(1 - np.floor(np.log10(np.percentile(finite, 75))), 0, 6))
+
+
+def fixed(value: float, digits: int) -> str:
+    """Format with a number of decimals, without the sign of a rounded zero; very large and very small in powers."""
+    if not np.isfinite(value):
+        return "-"
+    if abs(value) >= 1e5 or 0 < abs(value) < 0.2 * 10.0**-digits < 1e-4:
+        return f"{value:.1e}"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # noqa: RUF001
+
+
+def three_digits(value: float) -> str:
+    """Format with three significant digits, zeros at the end included; a dash where there is no number."""
+    if not np.isfinite(value):
+        return "-"
+    text = f"{value:#.3g}" if 1e-4 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
+    return text.rstrip(".").replace("-", "−", 1) if value < 0 else text.rstrip(".")  # noqa: RUF001
+
+
+def span(values: npt.ArrayLike, *include: float, reach: float = 4.0) -> tuple[float, float]:
+    """Return limits that show most values; a few that lie far out do not decide.
+
+    Parameters
+    ----------
+    values
+        Values to show; NaN and infinity are left out.
+    *include
+        Values that must be seen.
+    reach
+        How many interquartile ranges beyond the quartiles are shown.
+    """
+    finite = np.asarray(values, dtype=float).ravel()
+    finite = finite[np.isfinite(finite)]
+    inside = [value for value in include if np.isfinite(value)]
+    if finite.size:
+        low, high = np.percentile(finite, (25, 75))
+        fence = reach * (high - low)
+        near = finite[(finite >= low - fence) & (finite <= high + fence)] if fence > 0 else finite
+        inside += [float(near.min()), float(near.max())]
+    if not inside:
+        return -1.0, 1.0
+    left, right = min(inside), max(inside)
+    margin = 0.06 * (right - left) or 0.1 * abs(left) or 1.0
+    return left - margin, right + margin
+
+
+def spaced(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return ranks to draw: all, or evenly spaced ones."""
+    if count <= most:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))

@@ -1,0 +1,166 @@
+"""What a figure shows: exposure, outcome, estimator, sequence and its instruments, chosen from a store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from kipoi_deepmr import instruments, terms
+from kipoi_deepmr.coordinates import Variants
+from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
+from kipoi_deepmr.errors import SelectionError, StoreError, suggestion
+from kipoi_deepmr.reading import read
+from kipoi_deepmr.tables.tidy import group
+
+FloatArray = npt.NDArray[np.float64]
+_SHOWN = 8
+
+
+def names(results: xr.DataTree, dim: str) -> list[str]:
+    """Return the names along a dimension of the estimates."""
+    return [str(name) for name in group(results, GLOBAL_GROUP)[dim].values]
+
+
+def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
+    """Return the name that was asked for, or the first one.
+
+    Parameters
+    ----------
+    results
+        An open store.
+    dim
+        `exposure`, `outcome` or `method`.
+    wanted
+        The name. None takes the first one; for `method` it takes ivw where the store has it.
+
+    Raises
+    ------
+    SelectionError
+        If the store does not have it.
+    """
+    known = names(results, dim)
+    if wanted is None:
+        return "ivw" if dim == terms.METHOD and "ivw" in known else known[0]
+    if wanted not in known:
+        raise SelectionError(f"the store has no {dim} '{wanted}'.{suggestion(wanted, known)} It has {_listed(known)}")
+    return wanted
+
+
+def local_effects(results: xr.DataTree, exposure: str, outcome: str, method: str) -> xr.Dataset:
+    """Return the local estimates of the sequences that count for an exposure, highest first, undefined ones last."""
+    where = {terms.EXPOSURE: exposure, terms.OUTCOME: outcome, terms.METHOD: method}
+    local = group(results, LOCAL_GROUP).sel(where).load()
+    local = local.isel({terms.SEQUENCE: np.flatnonzero(local["bound"].values)})
+    return local.isel({terms.SEQUENCE: np.argsort(-local["estimate"].values, kind="stable")})
+
+
+def sequence_of(results: xr.DataTree, exposure: str, outcome: str, method: str, wanted: str | None) -> tuple[str, str]:
+    """Return a sequence of an exposure and its rank in words.
+
+    Parameters
+    ----------
+    results
+        An open store.
+    exposure, outcome, method
+        Which local estimates rank the sequences.
+    wanted
+        The sequence. None takes the one whose estimate is the median.
+
+    Raises
+    ------
+    SelectionError
+        If the sequence does not count for the exposure, or no sequence has an estimate.
+    """
+    ranked = local_effects(results, exposure, outcome, method)
+    known = [str(name) for name in ranked[terms.SEQUENCE].values]
+    finite = int(np.isfinite(ranked["estimate"].values).sum())
+    if wanted is None:
+        if not finite:
+            raise SelectionError(f"{exposure} has no sequence with an estimate by {method}: name one")
+        wanted = known[(finite - 1) // 2]
+    if wanted not in known:
+        hint = suggestion(wanted, known)
+        raise SelectionError(f"{exposure} has no sequence '{wanted}'.{hint} It has {_listed(known)}")
+    rank = known.index(wanted) + 1
+    return wanted, f"local effect {rank} of {finite}, highest first" if rank <= finite else "without an estimate"
+
+
+@dataclass(frozen=True)
+class Mutations:
+    """The mutations of one sequence along the plus strand, and which of them are instruments.
+
+    Attributes
+    ----------
+    bx, bxse, by, byse : numpy.ndarray, shape=(position, allele), float64
+        Effects on exposure and outcome and their standard errors; NaN where a mutation is no instrument.
+    exposure_effect, outcome_effect : numpy.ndarray, shape=(position, allele), float64
+        The effects of all mutations; NaN at the reference allele.
+    chrom, strand : str
+        Contig, and the strand on which the model reads the window.
+    coordinate : numpy.ndarray, shape=(position,), int64
+        Positions on the contig, counted from 1 as genome browsers do, ascending.
+    reference : numpy.ndarray, shape=(position,), str
+        Bases of the reference on the plus strand.
+    """
+
+    bx: FloatArray
+    bxse: FloatArray
+    by: FloatArray
+    byse: FloatArray
+    exposure_effect: FloatArray
+    outcome_effect: FloatArray
+    chrom: str
+    strand: str
+    coordinate: npt.NDArray[np.int64]
+    reference: npt.NDArray[np.str_]
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """Which mutations are instruments, shape (position, allele)."""
+        return np.isfinite(self.bx)
+
+
+def mutations(results: xr.DataTree, exposure: str, outcome: str, sequence: str) -> Mutations:
+    """Read the mutations of one sequence.
+
+    Raises
+    ------
+    StoreError
+        If the effects of the sequence are not computed yet.
+    """
+    effects = results[EFFECTS_GROUP].to_dataset()
+    index = np.flatnonzero(read(effects, terms.SEQUENCE) == sequence)
+    if not read(effects, "completed")[index].all():
+        raise StoreError(f"the effects of {sequence} are not computed yet: go on with `run --resume`")
+    tasks = {
+        terms.EXPOSURE: int(np.flatnonzero(read(effects, terms.EXPOSURE) == exposure)[0]),
+        terms.OUTCOME: int(np.flatnonzero(read(effects, terms.OUTCOME) == outcome)[0]),
+    }
+    where = Variants.read(effects, index)
+    order = np.argsort(where.coordinate[0])
+    bx, bxse, by, byse = (
+        read(effects, f"{side}_{what}", **{side: tasks[side], terms.SEQUENCE: int(index[0])})[order].astype(np.float64)
+        for side in terms.GLOBAL_DIMS
+        for what in ("effect", "se")
+    )
+    flat = [array.reshape(-1) for array in (bx, bxse, by, byse)]
+    chosen = instruments.select(*flat, min_f=float(results[LOCAL_GROUP].attrs.get("min_f", 0)))
+    return Mutations(
+        bx=chosen.bx.reshape(bx.shape),
+        bxse=chosen.bxse.reshape(bx.shape),
+        by=chosen.by.reshape(bx.shape),
+        byse=chosen.byse.reshape(bx.shape),
+        exposure_effect=bx,
+        outcome_effect=by,
+        chrom=str(where.chrom[0]),
+        strand=str(where.strand[0]),
+        coordinate=where.coordinate[0][order] + 1,
+        reference=where.reference[0][order],
+    )
+
+
+def _listed(known: Sequence[str]) -> str:
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return ", ".join(known[:_SHOWN]) + more

@@ -1,0 +1,83 @@
+"""A figure as a file, without a display."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import xarray as xr
+from matplotlib.figure import Figure
+
+from kipoi_deepmr.errors import OutputError, SelectionError
+from kipoi_deepmr.plots.density import density
+from kipoi_deepmr.plots.forest import forest
+from kipoi_deepmr.plots.funnel import funnel
+from kipoi_deepmr.plots.heatmap import heatmap
+from kipoi_deepmr.plots.leave_one_out import leave_one_out
+from kipoi_deepmr.plots.logo import logo, profile
+from kipoi_deepmr.plots.scatter import scatter
+
+KINDS: Mapping[str, Callable[..., Any]] = {
+    "forest": forest,
+    "density": density,
+    "heatmap": heatmap,
+    "scatter": scatter,
+    "funnel": funnel,
+    "loo": leave_one_out,
+    "logo": logo,
+    "profile": profile,
+}
+_FORMATS = (".svg", ".png", ".pdf")
+# Of matplotlib's own defaults, whatever the user's settings are: the figures are laid out for them.
+STYLE = {"font.size": 10, "axes.linewidth": 0.8, "svg.hashsalt": "kipoi_deepmr"}
+
+
+def save(results: xr.DataTree, kind: str, output: str | Path, *, dpi: int = 200, **chosen: str) -> Path:
+    """Draw a figure and write it.
+
+    Parameters
+    ----------
+    results
+        An open store.
+    kind
+        One of `KINDS`.
+    output
+        File to write, ``.svg``, ``.png`` or ``.pdf``; an existing one is replaced.
+    dpi
+        Dots per inch of a PNG and of dense clouds of points in the others.
+    **chosen
+        Arguments of the figure's function.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    SelectionError
+        If the store lacks what was asked for, or the figure does not have a choice or needs another one.
+    StoreError
+        If the store has no estimates, or not yet the effects of the sequence.
+    OutputError
+        If the file cannot be written, or its name says no format.
+    """
+    path = Path(output).expanduser()
+    if path.suffix.lower() not in _FORMATS:
+        raise OutputError(f"{path}: the name says no format; choose {', '.join(_FORMATS)}")
+    draw = KINDS[kind]
+    known = inspect.signature(draw).parameters
+    foreign = [name for name in chosen if name not in known]
+    if foreign:
+        raise SelectionError(f"a {kind} has no choice of {foreign[0]}: leave it out")
+    if "exposure" not in chosen and "exposure" in known and known["exposure"].default is inspect.Parameter.empty:
+        raise SelectionError(f"a {kind} shows one exposure: say which, with --exposure")
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure()
+        draw(results, **chosen, ax=figure)
+        try:
+            figure.savefig(path, dpi=dpi)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path

@@ -1,0 +1,101 @@
+"""How the estimate of a sequence changes when a position is left out."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kipoi_deepmr import mr, terms
+from kipoi_deepmr.cube import LOCAL_GROUP
+from kipoi_deepmr.errors import SelectionError
+from kipoi_deepmr.plots.canvas import (
+    BLUE,
+    INK,
+    SKY,
+    VERMILLION,
+    axes_for,
+    genome_axis,
+    heading,
+    method_name,
+    plain,
+    span,
+)
+from kipoi_deepmr.plots.choice import mutations, one_of, sequence_of
+from kipoi_deepmr.tables.tidy import group
+
+_ESTIMATORS = ("ivw", "egger")
+_NAMED = 3
+_RASTERIZED_FROM = 300
+
+
+def leave_one_out(
+    results: xr.DataTree,
+    exposure: str,
+    *,
+    outcome: str | None = None,
+    method: str = "ivw",
+    sequence: str | None = None,
+    ax: Axes | Figure | None = None,
+) -> Axes:
+    """Draw the estimate without the mutations of each position, in turn, with its interval.
+
+    A position without which the estimate changes much carries it; the three that change it most are named.
+
+    Parameters
+    ----------
+    results
+        An open store.
+    exposure
+        Its name.
+    outcome
+        Default: the first one.
+    method
+        `ivw` or `egger`, estimated again here with their default options.
+    sequence
+        Default: the one whose local effect by the store's ivw, or first estimator, is the median.
+    ax
+        Where to draw; see `kipoi_deepmr.plots`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    SelectionError
+        If the store lacks what was asked for, or the method is another one.
+    StoreError
+        If the store has no estimates, or not yet the effects of the sequence.
+    """
+    if method not in _ESTIMATORS:
+        raise SelectionError(f"leave-one-out is drawn for {' and '.join(_ESTIMATORS)}, not for '{method}'")
+    exposure, outcome = one_of(results, terms.EXPOSURE, exposure), one_of(results, terms.OUTCOME, outcome)
+    sequence, rank = sequence_of(results, exposure, outcome, one_of(results, terms.METHOD, None), sequence)
+    found = mutations(results, exposure, outcome, sequence)
+    level = float(group(results, LOCAL_GROUP)["ci_low"].attrs.get("confidence_level", 0.95))
+    data = [array.reshape(-1) for array in (found.bx, found.bxse, found.by, found.byse)]
+    labels = np.repeat(found.coordinate, found.bx.shape[1])
+    without = mr.diagnostics.leave_one_out(*data, groups=labels, estimator=method, alpha=1 - level)
+    full = float(getattr(mr, method)(*data).estimate)
+    ax = axes_for(ax, 3.0)
+    limits = span(np.concatenate([without.estimate, without.ci_low, without.ci_high]), full, *without.estimate)
+    low, high = (np.clip(array, *limits) for array in (without.ci_low, without.ci_high))
+    many = len(low) > _RASTERIZED_FROM
+    interval = f"{100 * level:.4g}% interval"
+    ax.fill_between(
+        without.left_out, low, high, color=SKY, alpha=0.4, lw=0, step="mid", label=interval, rasterized=many
+    )
+    ax.axhline(full, color=VERMILLION, lw=1, ls="--", label="none left out")
+    ax.step(without.left_out, without.estimate, where="mid", color=BLUE, lw=1.1, label="one left out")
+    plain(ax)
+    ax.set_ylim(*limits)
+    ax.set_xlim(found.coordinate.min() - 0.5, found.coordinate.max() + 0.5)
+    genome_axis(ax, found.chrom, found.strand)
+    ax.set_ylabel(f"{method_name(method)} estimate\n(outcome per exposure,\n{results.attrs['scale']} scale)")
+    change = np.nan_to_num(np.abs(without.estimate - full))
+    strongest = [int(index) for index in np.argsort(-change)[:_NAMED] if change[index] > 0]
+    ax.plot(without.left_out[strongest], without.estimate[strongest], "o", ms=4, color=BLUE, mec=INK, mew=0.6)
+    named = ", ".join(f"{int(position):,}" for position in without.left_out[strongest])
+    note = f"{rank}\nlargest changes: {named}" if strongest else rank
+    heading(ax, f"{method_name(method)} of {sequence}", note, ax.get_legend_handles_labels()[0])
+    return ax

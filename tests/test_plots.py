@@ -1,0 +1,339 @@
+"""The figures of a store: what they show is what the store holds."""
+
+import subprocess
+import sys
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kipoi_deepmr import mr, open_results, plots
+from kipoi_deepmr.coordinates import Variants
+from kipoi_deepmr.errors import SelectionError, StoreError
+from kipoi_deepmr.plots.canvas import BASES, decimals, fixed, spaced, span, three_digits
+from kipoi_deepmr.plots.choice import mutations, sequence_of
+from kipoi_deepmr.plots.file import KINDS, save
+from kipoi_deepmr.plots.logo import strongest_region
+from tests.report_store import write_store
+
+OF_ONE_SEQUENCE = ("scatter", "funnel", "loo", "logo", "profile")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = write_store(tmp_path_factory.mktemp("store") / "out.zarr", outcomes=("DNase", "H3K27ac"))
+    with open_results(path) as tree:
+        yield tree
+
+
+def draw(function, *args, **kwargs):
+    """Draw on an empty figure and lay it out."""
+    figure = Figure()
+    ax = function(*args, **kwargs, ax=figure)
+    figure.draw_without_rendering()
+    return ax
+
+
+def texts(ax):
+    found = [text.get_text() for text in [*ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels()]]
+    return [ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel(), *found]
+
+
+def drawn(ax, marker):
+    """Return the coordinates of the points with a marker."""
+    lines = [line for line in ax.lines if line.get_marker() == marker and line.get_clip_on()]
+    return np.concatenate([line.get_xydata() for line in lines])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_figure_is_drawn_on_what_it_is_given(results, kind, monkeypatch):
+    args = ("CTCF",) if kind in OF_ONE_SEQUENCE else ()
+    before = dict(matplotlib.rcParams)
+    ax = Figure().add_subplot()
+    assert KINDS[kind](results, *args, ax=ax) is ax
+    figure = Figure()
+    assert KINDS[kind](results, *args, ax=figure).figure is figure
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_without_axes_a_pyplot_figure_is_made(results):
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context({"backend": "agg"}):
+        ax = plots.forest(results)
+        assert isinstance(ax, Axes)
+        assert ax.figure.number in plt.get_fignums()
+        plt.close(ax.figure)
+
+
+def test_the_global_forest_shows_the_global_effects_from_the_highest(results):
+    ax = draw(plots.forest, results, outcome="H3K27ac", method="egger")
+    table = results["global"].to_dataset().sel({"outcome": "H3K27ac", "method": "egger"}).sortby("estimate")[{}]
+    expected = table["estimate"].values[::-1]
+    assert drawn(ax, "s")[:, 0] == pytest.approx(expected)
+    assert [label.get_text() for label in ax.get_yticklabels()] == table["exposure"].values[::-1].tolist()
+    low, high = table["ci_low"].values[::-1], table["ci_high"].values[::-1]
+    bars = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 1.6]
+    assert np.array(bars) == pytest.approx(np.stack([low, high], 1))
+    outer = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 5.5]
+    predicted = np.stack([table["prediction_low"].values[::-1], table["prediction_high"].values[::-1]], 1)
+    assert np.array(outer) == pytest.approx(predicted)
+    digits = decimals((high - low) / 2)
+    tau = float(np.sqrt(table["tau2"].values[-1]))
+    assert fixed(tau, digits) in texts(ax)
+    assert f"{fixed(expected[0], digits)} [{fixed(low[0], digits)}, {fixed(high[0], digits)}]" in texts(ax)
+    assert "outcome per exposure, identity scale" in ax.get_xlabel()
+    assert "H3K27ac" in ax.get_xlabel()
+
+
+def test_the_local_forest_shows_every_sequence_of_an_exposure(results):
+    ax = draw(plots.forest, results, "CTCF")
+    where = {"exposure": "CTCF", "outcome": "DNase", "method": "ivw"}
+    estimates = results["local"]["estimate"].sel(where).values
+    expected = np.sort(estimates[np.isfinite(estimates)])[::-1]
+    assert len(expected) == 6
+    assert drawn(ax, "s")[:, 0] == pytest.approx(expected)
+    assert ax.get_yticklabels()[-1].get_text() == "global effect"
+    middle = float(results["global"]["estimate"].sel(where))
+    assert any(line.get_xdata() == pytest.approx([middle, middle]) for line in ax.lines)
+
+
+def test_of_many_rows_some_are_drawn_and_a_note_says_so(results):
+    ax = draw(plots.forest, results, "FOXA1", rows=4)
+    where = {"exposure": "FOXA1", "outcome": "DNase", "method": "ivw"}
+    ranked = np.sort(results["local"]["estimate"].sel(where).values)[::-1]
+    assert drawn(ax, "s")[:, 0] == pytest.approx(ranked[[0, 2, 4, 6]])
+    assert any("4 of 7 sequences, evenly spaced by rank" in text for text in texts(ax))
+    for function in (plots.forest, plots.density):
+        assert any("1 of 2 exposures" in text for text in texts(draw(function, results, rows=1)))
+
+
+def test_the_density_has_a_tick_for_each_local_effect(results):
+    ax = draw(plots.density, results)
+    ticks = drawn(ax, "|")
+    estimates = results["local"]["estimate"].sel({"outcome": "DNase", "method": "ivw"}).values
+    for row, name in enumerate(label.get_text().split("  ")[0] for label in ax.get_yticklabels()):
+        at = np.sort(ticks[np.abs(ticks[:, 1] - row) < 0.2, 0])
+        values = (
+            estimates
+            if name == "all"
+            else results["local"]["estimate"].sel({"outcome": "DNase", "method": "ivw", "exposure": name}).values
+        )
+        assert at == pytest.approx(np.sort(values[np.isfinite(values)]))
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["FOXA1  (n = 7)", "CTCF  (n = 6)", "all  (n = 13)"] or labels[-1] == "all  (n = 13)"
+
+
+def test_the_heatmap_has_a_number_in_each_cell(results):
+    ax = draw(plots.heatmap, results)
+    table = results["global"]["estimate"].sel({"method": "ivw"})
+    cells = {text.get_position(): text.get_text() for text in ax.texts if text.get_text()[:1].isdigit()}
+    for row in range(2):
+        for column in range(2):
+            shown = cells[column + 0.5, row + 0.5]
+            assert float(shown.split()[0]) == pytest.approx(float(table[row, column]), abs=0.006)
+            assert shown.endswith("•")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["FOXA1", "CTCF"]
+
+
+def test_the_scatter_shows_the_instruments_turned_to_positive_exposure_effects(results):
+    sequence, _ = sequence_of(results, "CTCF", "DNase", "ivw", None)
+    found = mutations(results, "CTCF", "DNase", sequence)
+    ax = draw(plots.scatter, results, "CTCF")
+    sign = np.sign(found.bx[found.used])
+    expected = np.stack([np.abs(found.bx[found.used]), sign * found.by[found.used]], 1)
+    assert drawn(ax, "o") == pytest.approx(expected)
+    assert (sign < 0).any()
+    lines = {
+        text.get_text().rsplit(" ", 1)[0]: line
+        for text, line in zip(
+            ax.get_legend().get_texts(), [line for line in ax.lines if hasattr(line, "get_slope")], strict=True
+        )
+    }
+    for name, method in (("IVW", "ivw"), ("MR-Egger", "egger")):
+        fit = getattr(mr, method)(*(array.ravel() for array in (found.bx, found.bxse, found.by, found.byse)))
+        assert lines[name].get_slope() == pytest.approx(float(fit.estimate))
+        assert lines[name].get_xy1() == pytest.approx((0, float(getattr(fit, "intercept", 0))))
+    assert "size of effect on CTCF" in ax.get_xlabel()
+    assert "DNase" in ax.get_ylabel()
+
+
+def test_the_funnel_shows_ratio_against_precision(results):
+    sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
+    found = mutations(results, "FOXA1", "DNase", sequence)
+    ax = draw(plots.funnel, results, "FOXA1")
+    bx, by, byse = (array[found.used] for array in (found.bx, found.by, found.byse))
+    assert drawn(ax, "o") == pytest.approx(np.stack([by / bx, np.abs(bx) / byse], 1))
+    assert ax.get_ylim()[0] == 0
+
+
+def test_leave_one_out_is_the_estimate_without_each_position(results):
+    sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
+    found = mutations(results, "FOXA1", "DNase", sequence)
+    for method in ("ivw", "egger"):
+        ax = draw(plots.leave_one_out, results, "FOXA1", method=method)
+        step = next(line for line in ax.lines if line.get_drawstyle() == "steps-mid")
+        for index in (0, 17, 39):
+            rest = [np.delete(array, index, 0).ravel() for array in (found.bx, found.bxse, found.by, found.byse)]
+            assert step.get_ydata()[index] == pytest.approx(float(getattr(mr, method)(*rest).estimate))
+        assert step.get_xdata().tolist() == found.coordinate.tolist()
+    with pytest.raises(SelectionError, match="ivw and egger"):
+        plots.leave_one_out(results, "FOXA1", method="weighted_median", ax=Figure())
+
+
+@pytest.mark.parametrize("index", [2, 3], ids=["plus", "minus"])
+@pytest.mark.parametrize("of", ["exposure", "outcome"])
+def test_the_logo_stands_on_the_plus_strand(results, index, of):
+    effects = results["effects"].to_dataset()
+    sequence = str(effects["sequence"].values[index])
+    one = effects.isel(sequence=index)
+    first, last = int(one["start"]) + 6, int(one["start"]) + 15
+    ax = draw(plots.logo, results, "FOXA1", sequence=sequence, of=of, region=(first, last))
+    if of == "exposure":
+        effect = one["exposure_effect"].sel(exposure="FOXA1").values
+    else:
+        effect = one["outcome_effect"].sel(outcome="DNase").values
+    fall = -np.nanmean(effect, axis=-1)
+    position = np.arange(first - 1, last) - int(one["start"])  # 0-based in the window, plus strand
+    read = position if str(one["strand"].item()) == "+" else effect.shape[0] - 1 - position
+    heights = {}
+    for patch in ax.patches:
+        box = patch.get_path().get_extents()
+        heights[round((box.x0 + box.x1) / 2)] = box.y1 if box.y1 > -box.y0 else box.y0
+    assert sorted(heights) == list(range(first, last + 1))
+    assert [heights[at] for at in range(first, last + 1)] == pytest.approx(fall[read])
+    assert "position on chr8" in ax.get_xlabel()
+    assert ("− strand" in ax.get_xlabel()) == (index == 3)  # noqa: RUF001
+
+
+@pytest.mark.parametrize("index", [2, 3], ids=["plus", "minus"])
+def test_the_letters_are_those_of_the_plus_strand(results, index, monkeypatch):
+    import logomaker
+
+    letters = {}
+    original = logomaker.Glyph
+
+    def glyph(position, letter, **kwargs):
+        letters[position] = letter
+        assert kwargs["color"] == BASES[letter]
+        return original(position, letter, **kwargs)
+
+    monkeypatch.setattr(logomaker, "Glyph", glyph)
+    effects = results["effects"].to_dataset()
+    draw(plots.logo, results, "FOXA1", sequence=str(effects["sequence"].values[index]))
+    where = Variants.read(effects, np.array([index]))
+    assert letters == dict(zip((where.coordinate[0] + 1).tolist(), where.reference[0].tolist(), strict=True))
+
+
+def test_the_strongest_region_holds_the_strongest_effects(results):
+    sequence = str(results["effects"]["sequence"].values[1])
+    found = mutations(results, "FOXA1", "DNase", sequence)
+    first, last = strongest_region(found, 7)
+    assert last - first == 6
+    strength = np.nanmean(np.abs(found.exposure_effect), axis=-1)
+    sums = np.array([strength[i : i + 7].sum() for i in range(len(strength) - 6)])
+    assert sums[first - found.coordinate[0]] >= 0.98 * sums.max()
+    assert strongest_region(found, 1000) == (found.coordinate[0], found.coordinate[-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: plots.forest(r, "FOXA2"), r"no exposure 'FOXA2'\. Did you mean 'FOXA1'\? It has FOXA1, CTCF"),
+        (lambda r: plots.density(r, outcome="dnase"), r"no outcome 'dnase'\. Did you mean 'DNase'"),
+        (lambda r: plots.heatmap(r, method="mode"), "no method 'mode'"),
+        (lambda r: plots.scatter(r, "CTCF", sequence="chr8:1003000-1003040(+)"), "CTCF has no sequence"),
+        (lambda r: plots.logo(r, "CTCF", region=(5, 9)), "positions 5 to 9 lie outside of chr8:"),
+        (lambda r: plots.profile(r, "CTCF", of="both"), "not on 'both'"),
+    ],
+)
+def test_what_the_store_does_not_have_is_named(results, call, message):
+    with pytest.raises(SelectionError, match=message):
+        call(results)
+
+
+def test_a_store_without_estimates_says_what_to_do(results):
+    bare = type(results).from_dict({"effects": results["effects"].to_dataset()})
+    with pytest.raises(StoreError, match="run --resume"):
+        plots.forest(bare)
+
+
+def test_missing_estimates_are_drawn_as_missing(results):
+    tree = results.copy()
+    for group in ("global", "local"):
+        dataset = tree[group].to_dataset().load()
+        for name in ("estimate", "ci_low", "ci_high", "prediction_low", "prediction_high", "tau2"):
+            if name in dataset:
+                dataset[name][{"exposure": 1}] = np.nan
+        tree[group] = type(tree)(dataset)
+    ax = draw(plots.forest, tree)
+    assert "no estimate" in texts(ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["FOXA1", "CTCF"]
+    assert "CTCF  (n = 0)" in texts(draw(plots.density, tree))
+    assert "×" in texts(draw(plots.heatmap, tree))  # noqa: RUF001
+    assert any("6 more without an estimate" in text for text in texts(draw(plots.forest, tree, "CTCF")))
+    with pytest.raises(SelectionError, match="no sequence with an estimate"):
+        plots.scatter(tree, "CTCF", ax=Figure())
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_text_lies_on_another(results, kind):
+    args = ("FOXA1",) if kind in OF_ONE_SEQUENCE else ()
+    with matplotlib.style.context("default"):
+        figure = Figure()
+        ax = KINDS[kind](results, *args, ax=figure)
+        figure.draw_without_rendering()
+        legend = ax.get_legend().get_texts() if ax.get_legend() else []
+        ticks = [
+            tick.label1
+            for axis in (ax.xaxis, ax.yaxis)
+            for tick in axis.get_major_ticks()
+            if min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+        ]
+        shown = [*ax.texts, *ticks, *legend, ax.xaxis.label, ax.yaxis.label, ax._left_title]
+        shown = [text for text in shown if text.get_text() and text.get_visible()]
+        boxes = [text.get_window_extent() for text in shown]
+    page = figure.bbox
+    for index, (text, box) in enumerate(zip(shown, boxes, strict=True)):
+        assert box.x0 >= page.x0 - 1, text.get_text()
+        assert box.x1 <= page.x1 + 1, text.get_text()
+        assert box.y0 >= page.y0 - 1, text.get_text()
+        assert box.y1 <= page.y1 + 1, text.get_text()
+        for other, second in zip(shown[:index], boxes[:index], strict=True):
+            assert not box.padded(-1).overlaps(second.padded(-1)), (text.get_text(), other.get_text())
+
+
+def test_numbers_and_limits():
+    assert spaced(3, 5).tolist() == [0, 1, 2]
+    assert spaced(100, 3).tolist() == [0, 50, 99]
+    assert span([1, 2, 3, 4, 1000.0, np.nan], 0.0)[1] < 10
+    assert span([1, 2, 3, 4, 1000.0], 1000.0)[1] > 1000
+    assert span([]) == (-1, 1)
+    assert span([5.0, 5.0])[0] < 5 < span([5.0, 5.0])[1]
+    assert decimals([0.0123, 0.02, np.nan]) == 3
+    assert fixed(-0.0001, 2) == "0.00"
+    assert fixed(np.nan, 2) == "-"
+    assert [three_digits(v) for v in (1.0, 0.95, 123.4, 0.0, 1e-9, 1e9, np.nan)] == [
+        *("1.00", "0.950", "123", "0.00", "1.00e-09", "1.00e+09", "-")
+    ]
+    assert three_digits(-0.5) == "−0.500"  # noqa: RUF001
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_a_figure_is_written_without_a_display(results, tmp_path, suffix, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    path = save(results, "logo", tmp_path / f"logo.{suffix}", exposure="CTCF")
+    head = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    assert path.read_bytes().startswith(head)
+
+
+def test_importing_the_figures_changes_no_setting():
+    code = (
+        "import sys, matplotlib; before = dict(matplotlib.rcParams); import kipoi_deepmr.plots;"
+        "assert dict(matplotlib.rcParams) == before;"
+        "assert not {'torch', 'kipoi'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

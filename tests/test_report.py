@@ -1,0 +1,356 @@
+"""The report: one page that holds what the store holds, in words that fit it."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from kipoi_deepmr import cli, open_results
+from kipoi_deepmr.errors import OutputError, SelectionError, StoreError
+from kipoi_deepmr.report import render, selection, write_report
+from kipoi_deepmr.report.cautions import cautions
+from kipoi_deepmr.report.rows import (
+    global_rows,
+    interval_cell,
+    p_cell,
+    permuted_rows,
+    ranked_rows,
+    reverse_rows,
+    shuffled_rows,
+)
+from kipoi_deepmr.report.selection import select
+from kipoi_deepmr.report.words import details, estimand, summary
+from tests.report_store import write_store
+
+VOID = {"meta", "link", "br", "img", "input", "path", "use", "image", "rect"}
+
+
+class Outline(HTMLParser):
+    """Notes elements, identifiers, references and text; fails where elements do not close."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.identifiers, self.references, self.addresses = [], [], [], []
+        self.count: dict[str, int] = {}
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.count[tag] = self.count.get(tag, 0) + 1
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.identifiers.append(value)
+            if name in ("href", "xlink:href", "src"):
+                (self.references if value.startswith("#") else self.addresses).append(value)
+            self.references += [f"#{found}" for found in re.findall(r"url\(#([^)]+)\)", value or "")]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def outline(page):
+    found = Outline()
+    found.feed(page)
+    assert not found.open
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    path = write_store(folder / "out.zarr", outcomes=("DNase", "H3K27ac"), mr={"bidirectional": True})
+    with open_results(path) as tree:
+        yield tree
+
+
+@pytest.fixture(scope="module")
+def page(folder, results):
+    return write_report(results, folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page):
+    found = outline(page)
+    assert len(set(found.identifiers)) == len(found.identifiers)
+    assert {reference[1:] for reference in found.references} <= set(found.identifiers)
+    assert all(address.startswith("data:") for address in found.addresses)
+    assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL))
+    assert len(page.encode()) < 5e6
+
+
+def test_every_pair_has_its_figures(page):
+    found = outline(page)
+    # Two outcomes: forest and density each, and the heat map; four pairs: two forests, six figures of each of three
+    # sequences, in four frames.
+    assert found.count["svg"] == 2 * 2 + 1 + 4 * (2 + 3 * 6)
+    assert found.count["figure"] == 2 * 2 + 1 + 4 * (2 + 3 * 4)
+    for label in re.findall(r'<svg[^>]*aria-label="([^"]*)"', page):
+        assert re.search("FOXA1|CTCF|DNase|H3K27ac|exposures", label)
+    for word in ("highest", "median", "lowest"):
+        assert page.count(f": {word} local effect</h3>") == 4
+
+
+def test_figures_keep_the_numbers_that_readers_see(page, results):
+    where = {"exposure": "FOXA1", "outcome": "DNase", "method": "ivw"}
+    one = results["global"].to_dataset().sel(where)
+    shown = f"{float(one['estimate']):.3f} [{float(one['ci_low']):.3f}, {float(one['ci_high']):.3f}]"
+    assert f">{shown}<" in page
+
+
+def test_the_table_holds_the_global_effects(results):
+    table = global_rows(results)
+    heads = [head for head, _ in table.heads]
+    assert len(table.rows) == 2 * 2 * 2
+    overall = results["global"].to_dataset()
+    names = {"IVW": "ivw", "MR-Egger": "egger"}
+    for row in table.rows:
+        cells = dict(zip(heads, row, strict=True))
+        where = {
+            "exposure": cells["exposure"].text,
+            "outcome": cells["outcome"].text,
+            "method": names[cells["method"].text],
+        }
+        one = overall.sel(where)
+        assert cells["estimate"].key == float(one["estimate"])
+        assert float(cells["estimate"].text.replace("−", "-")) == pytest.approx(float(one["estimate"]), rel=5e-3)  # noqa: RUF001
+        assert cells["95% interval"].key == float(one["ci_low"])
+        assert cells["p"].key == float(one["pvalue"])
+        assert cells["τ"].key == float(np.sqrt(one["tau2"]))
+        assert cells["n"].text == str(int(one["n_sequences"]))
+
+
+def test_sequences_are_ranked(results, monkeypatch):
+    table = ranked_rows(results, "CTCF", "DNase", "ivw")
+    heads = [head for head, _ in table.heads]
+    effects = [row[heads.index("local effect")].key for row in table.rows]
+    assert effects == sorted(effects, reverse=True)
+    assert len(effects) == 6
+    local = results["local"].to_dataset().sel({"exposure": "CTCF", "outcome": "DNase"})
+    for row in table.rows:
+        one = local.sel({"sequence": row[heads.index("sequence")].text})
+        assert row[heads.index("mean F")].key == float(one["f_statistic"])
+        expected = float(one["intercept_pvalue"].sel({"method": "egger"}))
+        assert row[heads.index("intercept p (MR-Egger)")].key == expected
+    monkeypatch.setattr("kipoi_deepmr.report.rows.RANKED_ROWS", 4)
+    short = ranked_rows(results, "CTCF", "DNase", "ivw")
+    assert [row[0].text for row in short.rows] == ["1", "2", "5", "6"]
+    assert "of 6" in short.note
+
+
+def test_both_directions_are_shown_when_they_were_estimated(results, page):
+    table = reverse_rows(results)
+    row = next(row for row in table.rows if [cell.text for cell in row[:3]] == ["FOXA1", "DNase", "IVW"])
+    where = {"exposure": "FOXA1", "outcome": "DNase", "method": "ivw"}
+    assert row[3].key == float(results["global"]["estimate"].sel(where))
+    assert row[5].key == float(results["reverse/global"]["estimate"].sel(where))
+    assert "Both directions" in page
+    forward = xr.DataTree.from_dict({name: results[name].to_dataset() for name in ("local", "global")})
+    assert reverse_rows(forward) is None
+
+
+def test_negative_controls_are_shown_when_they_were_made(results, page):
+    assert permuted_rows(results) is None
+    assert "Negative controls" not in page
+    tree = results.copy()
+    overall = tree["global"].to_dataset().load()
+    for name in ("permuted_mean", "permuted_sd", "permuted_low", "permuted_high", "permuted_pvalue", "n_permuted"):
+        overall[name] = xr.full_like(overall["estimate"], 0.25)
+    tree["global"] = xr.DataTree(overall)
+    table = permuted_rows(tree)
+    assert [cell.text for cell in table.rows[0][4:7]] == ["0.250", "0.250 to 0.250", "0.25"]
+    assert shuffled_rows(tree) is None
+    tree["controls"] = xr.DataTree.from_dict({"global": overall * 0 + 0.5})
+    shuffled = shuffled_rows(tree)
+    assert [cell.text for cell in shuffled.rows[0][5:]] == ["0.500", "0.500 to 0.500"]
+    text = outline(render(tree, exposures=["CTCF"])).text
+    assert "Permuted exposure effects" in text
+    assert "keep their dinucleotides" in text
+
+
+def test_the_run_is_told_in_words(results):
+    told = summary(results)
+    assert told["exposures"] == "2: FOXA1 (output 0: task of FOXA1); CTCF (output 1: task of CTCF)"
+    assert told["sequences"].startswith("7 reference sequences of 40 bp; 6 to 7 for each exposure; 40 positions")
+    assert told["draws"].startswith("30 thinned networks")
+    assert told["standard errors"].startswith("posterior: the SD over draws")
+    assert told["estimators"] == "MR-Egger, IVW"
+    assert details(results)["configuration, sha256"] == results.attrs["config_sha256"]
+    text = estimand(results, "ivw")
+    assert "model-implied" in text
+    assert "one unit of the model's own output" in text
+    assert re.search(r"raise CTCF by 1 raise DNase by [12]\.\d+ on average", text)
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit"), [("logit", "raise CTCF by 1 log odds raise"), ("log", r"a factor of e .* by 1 log units raise")]
+)
+def test_the_scale_is_in_the_words(results, scale, unit):
+    tree = results.copy()
+    tree.attrs["scale"] = scale
+    assert re.search(unit, estimand(tree, "ivw"))
+
+
+def titles(tree):
+    return [caution.title for caution in cautions(tree)]
+
+
+def changed(results, group, **values):
+    tree = results.copy()
+    dataset = tree[group].to_dataset().load()
+    for name, value in values.items():
+        dataset[name] = dataset[name] * 0 + value if np.isscalar(value) else value(dataset[name])
+    tree[group] = xr.DataTree(dataset)
+    return tree
+
+
+def test_a_sound_store_has_no_cautions(results):
+    sound = changed(results, "local", f_statistic=50.0, i2_gx=0.97, intercept_pvalue=0.5)
+    sound = changed(sound, "global", prediction_low=1.0, prediction_high=2.0, ci_low=1.0, ci_high=2.0)
+    assert titles(sound) == []
+    assert "None of the checks found a reason for caution" in render(sound, exposures=["CTCF"])
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "title"),
+    [
+        ("local", {"f_statistic": 4.0}, "Weak instruments: mean F below 10 for 2 of 2 exposures"),
+        ("local", {"i2_gx": 0.6}, "MR-Egger is diluted: I²_GX below 0.9 for 4 of 4 pairs"),
+        ("local", {"intercept_pvalue": 0.01}, "Directional pleiotropy: MR-Egger's intercept differs from 0"),
+        ("global", {"prediction_low": -1.0, "ci_low": 0.1}, "The sign of the effect may differ between sequences: 8"),
+        ("global", {"n_sequences": 3}, "Few sequences for 2 exposures"),
+        ("global", {"estimate": np.nan}, "8 global effects could not be made"),
+    ],
+)
+def test_what_matters_is_a_caution(results, group, values, title):
+    sound = changed(results, "local", f_statistic=50.0, i2_gx=0.97, intercept_pvalue=0.5)
+    sound = changed(sound, "global", prediction_low=1.0, prediction_high=2.0, ci_low=1.0, ci_high=2.0)
+    (found,) = titles(changed(sound, group, **values))
+    assert found.startswith(title)
+
+
+def test_one_significant_intercept_in_many_is_chance(results):
+    def one(values):
+        values = values * 0 + 0.5
+        values[{"exposure": 0, "outcome": 0, "sequence": 0}] = 0.04
+        return values
+
+    sound = changed(results, "local", f_statistic=50.0, i2_gx=0.97, intercept_pvalue=one)
+    assert not any("pleiotropy" in title for title in titles(sound))
+
+
+def test_failed_fits_are_counted_with_their_reasons(results):
+    def fail(status):
+        status[{"method": 0, "sequence": 0, "outcome": 0}] = 1
+        return status
+
+    caution = next(c for c in cautions(changed(results, "local", status=fail)) if "could not be made" in c.title)
+    assert caution.title.startswith("2 local estimates")
+    assert caution.where == ("MR-Egger: 2, too few instruments",)
+
+
+def test_few_draws_and_an_unfinished_run_are_cautions(folder):
+    path = write_store(folder / "part.zarr", draws=5, completed=4, standard_error="monte_carlo")
+    with open_results(path) as tree:
+        found = titles(tree)
+        assert "The run is not finished: 4 of 7 sequences are computed" in found
+        assert "Few draws: 5" in found
+        page = render(tree)
+    assert "says nothing on how far thinned networks disagree" in page
+    assert "4 of them computed" in page
+
+
+def test_the_selection_is_stated(results, monkeypatch):
+    chosen = select(results)
+    assert [(dive.exposure, dive.outcome) for dive in chosen.dives] == [
+        ("FOXA1", "DNase"),
+        ("CTCF", "DNase"),
+        ("FOXA1", "H3K27ac"),
+        ("CTCF", "H3K27ac"),
+    ]
+    where = {"exposure": "CTCF", "outcome": "DNase", "method": "ivw"}
+    local = results["local"]["estimate"].sel(where)
+    ranked = local["sequence"].values[np.argsort(-local.values)]
+    assert [name for name, _ in chosen.dives[1].sequences] == [str(ranked[0]), str(ranked[2]), str(ranked[5])]
+    monkeypatch.setattr(selection, "DIVES", 3)
+    monkeypatch.setattr(selection, "SEQUENCES", 2)
+    monkeypatch.setattr(selection, "OUTCOMES", 1)
+    few = select(results)
+    assert [len(dive.sequences) for dive in few.dives] == [1, 1, 0]
+    assert few.dives[1].sequences == ((str(ranked[2]), "median local effect"),)
+    notes = " ".join(few.left_out)
+    for words in (
+        "the one with the median",
+        "first 3 of 4 pairs",
+        "for the first 2 deep dives",
+        "first 1 of 2 outcomes",
+    ):
+        assert words in notes
+    assert [dive.exposure for dive in select(results, ["CTCF"]).dives] == ["CTCF", "CTCF"]
+
+
+def test_errors_say_what_to_do(results, tmp_path):
+    with pytest.raises(OutputError, match=r"name it report\.html"):
+        write_report(results, tmp_path / "report.pdf")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_report(results, tmp_path / "no such folder" / "report.html", exposures=["CTCF"])
+    with pytest.raises(SelectionError, match="no exposure 'ctcf'"):
+        write_report(results, tmp_path / "report.html", exposures=["ctcf"])
+    with pytest.raises(StoreError, match="does not exist"):
+        write_report(tmp_path / "none.zarr", tmp_path / "report.html")
+    bare = xr.DataTree.from_dict({"effects": results["effects"].to_dataset()})
+    with pytest.raises(StoreError, match="run --resume"):
+        write_report(bare, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_text_not_markup(folder):
+    name = "<b>&\"'{{1}}"
+    with open_results(write_store(folder / "names.zarr", exposures=(name,), sequences=5)) as tree:
+        page = render(tree)
+    assert "<b>" not in page
+    assert name in outline(page).text
+
+
+def test_cells_of_what_is_missing():
+    assert interval_cell(np.nan, 1.0).text == "-"
+    assert [p_cell(p).text for p in (0.0, 1e-5, 0.321, 1.0, np.nan)] == ["<1e-300", "1e-05", "0.32", "1", "-"]
+
+
+def test_the_commands_write_report_and_figures(folder, results, tmp_path, capsys):
+    store = str(folder / "out.zarr")
+    assert cli.main(["report", store, "-o", str(tmp_path / "r.html"), "--exposures", "CTCF", "--method", "egger"]) == 0
+    assert "Local effects of CTCF, MR-Egger" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"wrote {tmp_path / 'r.html'}" in capsys.readouterr().err
+    for kind in ("forest", "density", "heatmap", "scatter", "funnel", "loo", "logo", "profile"):
+        exposure = [] if kind == "heatmap" else ["--exposure", "CTCF"]
+        output = tmp_path / f"{kind}.svg"
+        assert cli.main(["plot", store, "--kind", kind, *exposure, "-o", str(output)]) == 0
+        assert output.read_text(encoding="utf-8").startswith("<?xml")
+    capsys.readouterr()
+    for arguments, message in (
+        (["--kind", "scatter", "-o", "x.svg"], "say which, with --exposure"),
+        (["--kind", "heatmap", "--exposure", "CTCF", "-o", "x.svg"], "a heatmap has no choice of exposure"),
+        (["--kind", "forest", "-o", "x.gif"], r"choose .svg, .png, .pdf"),
+        (["--kind", "forest", "-o", str(tmp_path / "none" / "x.svg")], "cannot be written"),
+    ):
+        assert cli.main(["plot", store, *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
+def test_a_missing_library_is_named(module):
+    code = f"import sys; sys.modules[{module!r}] = None; import kipoi_deepmr.report"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"need {module}: pip install 'kipoi_deepmr[plots]'" in done.stderr

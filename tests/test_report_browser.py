@@ -1,0 +1,150 @@
+"""The report in a browser: headless Chromium on a desktop, a phone and paper."""
+
+import re
+
+import pytest
+
+from kipoi_deepmr import open_results
+from kipoi_deepmr.report import write_report
+from tests.chromium import NAMES, chromium, find_chromium
+from tests.report_store import write_store
+
+pytestmark = pytest.mark.skipif(not find_chromium(), reason=f"no Chromium found ({', '.join(NAMES)})")
+
+WIDTHS = {"desktop": 1280, "phone": 390}
+# Text of figures below this is not readable without zooming; in CSS pixels.
+_SMALLEST = 8.5
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    store = write_store(folder / "out.zarr", outcomes=("DNase", "H3K27ac"), length=120)
+    with open_results(store) as results:
+        return write_report(results, folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def page(report, tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("profile")) as tab:
+        tab.resize(WIDTHS["desktop"])
+        tab.open(report)
+        yield tab
+
+
+def test_nothing_is_requested_and_nothing_goes_wrong(page, report):
+    assert page.errors == []
+    outside = [url for url in page.requests if not url.startswith("data:")]
+    assert outside == [report.resolve().as_uri()]
+
+
+def test_the_page_may_not_ask_the_network_for_anything(page):
+    blocked = page.evaluate(
+        "new Promise(done => { document.addEventListener('securitypolicyviolation', e => done(e.violatedDirective));"
+        " const image = new Image(); image.src = 'http://127.0.0.1:9/x.png'; })"
+    )
+    assert blocked == "img-src"
+    page.errors.clear()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_all_figures_are_there_and_fit(page, report, width):
+    page.resize(WIDTHS[width], mobile=width == "phone")
+    page.open(report)
+    assert page.errors == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('figure svg')].map(svg => { const box = svg.getBoundingClientRect();"
+        " return [box.x, box.width, box.height, svg.getAttribute('aria-label')]; })"
+    )
+    assert len(boxes) == 2 * 2 + 1 + 4 * (2 + 3 * 6)
+    for x, wide, high, label in boxes:
+        assert x >= 0, label
+        assert x + wide <= WIDTHS[width], label
+        assert wide > 250, label
+        assert high > 100, label
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('figure svg')].flatMap(svg => [...svg.querySelectorAll('text')].map(text =>"
+        " parseFloat(getComputedStyle(text).fontSize) * svg.getBoundingClientRect().width"
+        " / svg.viewBox.baseVal.width))"
+    )
+    assert len(sizes) > 1000
+    assert min(sizes) > _SMALLEST
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_text_of_a_figure_lies_on_another_or_is_cut(page, report, width):
+    page.resize(WIDTHS[width], mobile=width == "phone")
+    page.open(report)
+    clashes = page.evaluate(
+        """[...document.querySelectorAll('figure svg')].flatMap(svg => {
+            const frame = svg.getBoundingClientRect();
+            const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+            const cut = texts.filter(([, box]) => box.left < frame.left - 1 || box.right > frame.right + 1
+                || box.top < frame.top - 1 || box.bottom > frame.bottom + 1);
+            const met = texts.flatMap(([name, a], index) => texts.slice(0, index).filter(([, b]) =>
+                a.left + 2 < b.right && b.left + 2 < a.right && a.top + 4 < b.bottom && b.top + 4 < a.bottom)
+                .map(([other]) => `${name} on ${other}`));
+            return [...cut.map(([name]) => `${name} is cut`), ...met].map(what =>
+                `${svg.getAttribute('aria-label')}: ${what}`);
+        })"""
+    )
+    assert clashes == []
+
+
+def column(page, name):
+    return page.evaluate(
+        "(() => { const table = document.querySelector('#global table');"
+        f" const index = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent.trim() === {name!r});"
+        " return [...table.tBodies[0].rows].map(row => row.cells[index].dataset.key); })()"
+    )
+
+
+def head(name, page):
+    index = page.evaluate(
+        f"[...document.querySelectorAll('#global th')].findIndex(cell => cell.textContent.trim() === {name!r})"
+    )
+    return f"#global th:nth-child({index + 1})"
+
+
+def test_the_table_sorts_by_the_head_that_is_clicked(page, report):
+    page.resize(WIDTHS["desktop"])
+    page.open(report)
+    before = column(page, "estimate")
+    assert len(before) == 8
+    page.click(f"{head('estimate', page)} button")
+    assert [float(key) for key in column(page, "estimate")] == sorted(map(float, before))
+    assert page.evaluate(f"document.querySelector('{head('estimate', page)}').ariaSort") == "ascending"
+    page.click(f"{head('estimate', page)} button")
+    assert [float(key) for key in column(page, "estimate")] == sorted(map(float, before), reverse=True)
+    page.click(f"{head('exposure', page)} button")
+    assert column(page, "exposure") == sorted(column(page, "exposure"))
+    assert page.evaluate(f"document.querySelector('{head('estimate', page)}').ariaSort") is None
+    assert page.errors == []
+
+
+def test_missing_values_stay_at_the_end(page, report):
+    page.open(report)
+    page.evaluate("document.querySelectorAll('#global tbody tr')[2].cells[3].dataset.key = 'nan'")
+    for _ in range(2):
+        page.click(f"{head('estimate', page)} button")
+        keys = column(page, "estimate")
+        assert keys[-1] == "nan"
+        assert "nan" not in keys[:-1]
+
+
+def test_paper_cuts_no_figure(page, report):
+    page.open(report)
+    page.resize(688)  # A4 without its margins, in CSS pixels
+    page.media("print")
+    height = (297 - 28) / 25.4 * 96
+    figures = page.evaluate(
+        "[...document.querySelectorAll('figure, .caution')].map(figure => [getComputedStyle(figure).breakInside,"
+        " figure.getBoundingClientRect().height, figure.getBoundingClientRect().right])"
+    )
+    page.media("")
+    assert {rule for rule, _, _ in figures} == {"avoid"}
+    assert max(high for _, high, _ in figures) < height
+    assert max(right for _, _, right in figures) <= 688 + 1
+    pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf()))
+    assert pages > 4
