@@ -254,6 +254,45 @@ def test_only_what_the_outputs_depend_on_is_computed(strands):
     assert widths == [3, 5, 9, 17, 2]
 
 
+class Chosen(nn.Module):
+    """Reads one position, one channel or a summary of the channels."""
+
+    def __init__(self, choose) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(4, 6, 3, padding=1), nn.Conv1d(6, 6, 5, padding=2)
+        self.choose, self.activation = choose, nn.PReLU(6)
+        with torch.no_grad():
+            self.last = nn.Linear(choose(torch.zeros(2, 6, LENGTH)).flatten(1).shape[1], 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(self.activation(self.first(x)), 0.3)
+        return torch.sigmoid(self.last(self.choose(self.second(x)).flatten(1)))
+
+
+CHOICES = {
+    "a position": lambda x: x[:, :, LENGTH // 2],
+    "the last position": lambda x: x[:, :, -1],
+    "a channel": lambda x: x[:, 2],
+    "a dummy axis": lambda x: x[:, :, None][:, :, 0],
+    "softmax": lambda x: x.softmax(1),
+    "log softmax": lambda x: x.transpose(1, 2).log_softmax(-1),
+    "mean": lambda x: x.mean(1),
+    "sum, kept": lambda x: x.sum(1, keepdim=True),
+    "maximum": lambda x: torch.relu(x).amax(1),
+    "logsumexp": lambda x: x.logsumexp(1),
+}
+
+
+@pytest.mark.parametrize("choose", CHOICES.values(), ids=CHOICES)
+def test_choices_and_summaries_of_channels(choose):
+    torch.manual_seed(12)
+    full, block = make(Chosen(choose), make_codes(2), make_layout(), columns=[2, 0])
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=15)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+    assert local.coverage.stopped_at == ()
+    assert local.coverage.share > 0.99  # the linear layer after the choice is none of a window
+
+
 UNSUPPORTED = {
     "softmax over positions": lambda x: x.softmax(-1),
     "roll": lambda x: x.roll(1, -1),

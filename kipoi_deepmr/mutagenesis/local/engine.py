@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.blocks import Block, Coverage
-from kipoi_deepmr.mutagenesis.full import FullEngine
+from kipoi_deepmr.mutagenesis.full import PROBE, FullEngine
 from kipoi_deepmr.mutagenesis.graph import Passes, mask_tensors, trace
 from kipoi_deepmr.mutagenesis.local.program import ALLELES, LocalProgram
 from kipoi_deepmr.mutagenesis.precision import Precision, products_in
@@ -146,8 +146,9 @@ class LocalEngine(FullEngine):
         if not len(chunk):
             return 0.0, 0.0, 0.0
         full = FullEngine(self.network, self.draws, self.count, self.columns, self.exposures, memory=self.memory)
+        full.share(self)
         full.prepare(first)
-        full.batch_size = min(full.batch_size or 1, len(chunk))
+        full.batch_size = min(full.batch_size or 1, PROBE)
 
         def whole(draw: int) -> Tensor:
             def predict() -> Tensor:

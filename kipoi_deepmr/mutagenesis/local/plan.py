@@ -82,6 +82,8 @@ class Plan:
         First position of the input that a crop keeps; negative for padding.
     mirrored : set
         Nodes that reverse the position axis.
+    stretches : dict
+        Stretch [low, high) of its input that a node of whole rows reads, where that is not all.
     current : fx.Node
         Node whose rule is being made.
     prefetch : list
@@ -102,6 +104,7 @@ class Plan:
     sliding: dict[fx.Node, tuple[int, int, int]] = field(default_factory=dict)
     shifts: dict[fx.Node, int] = field(default_factory=dict)
     mirrored: set[fx.Node] = field(default_factory=set)
+    stretches: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)
     current: fx.Node | None = None
     prefetch: list[Step] = field(default_factory=list)
     owned: set[fx.Node] = field(default_factory=set)
@@ -146,7 +149,7 @@ class Plan:
     def _need_of(self, user: fx.Node, needs: dict[fx.Node, tuple[int, int]], length: int) -> tuple[int, int]:
         """Return the stretch of its input that a node needs."""
         if isinstance(self.states[user], Rows):
-            return 0, length
+            return self.stretches.get(user, (0, length))
         low, high = needs[user]
         if low >= high:
             return 0, 0

@@ -95,6 +95,15 @@ class Layout:
         """Tell whether a dimension is made of the position axis, alone or with others."""
         return 0 in self.dims[dim]
 
+    def without(self, dim: int, *, keep: bool) -> "Layout":
+        """Return the layout without a channel dimension, or with length 1 for it."""
+        gone = self.dims[dim]
+        if len(gone) > 1 or 0 in gone:
+            raise Unsupported("an axis that is not a plain channel axis")
+        dims = [tuple(atom - sum(other < atom for other in gone) for atom in dim_atoms) for dim_atoms in self.dims]
+        dims[dim : dim + 1] = [()] if keep else []
+        return Layout(tuple(dims), tuple(size for atom, size in enumerate(self.sizes) if atom not in gone))
+
     def with_channels(self, dim: int, size: int) -> "Layout":
         """Return the layout with another length of a channel dimension."""
         atoms = self.dims[dim]

@@ -44,7 +44,14 @@ _POINTWISE = (
     aten.clamp_min.default,
     aten.clamp_max.default,
 )
-_VALUE_READERS = {*_POINTWISE, aten.amax.default, aten.max.dim}
+_VALUE_READERS = {
+    *_POINTWISE,
+    aten.amax.default,
+    aten.max.dim,
+    aten.logsumexp.default,
+    aten._softmax.default,
+    aten._log_softmax.default,
+}
 
 
 @rule(*_POINTWISE)
@@ -113,6 +120,7 @@ def _on_channels(vector: Tensor, layout: Layout, dim: int) -> Tensor:
     aten.maximum.default,
     aten.minimum.default,
     aten.pow.Tensor_Tensor,
+    aten._prelu_kernel.default,
 )
 def _binary(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     left, right = arguments(node)[:2]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.local.rules.channels import over_channels
 from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, rule, shape_of, with_defaults
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, Unsupported, arguments
 from kipoi_deepmr.mutagenesis.local.windows import Window
@@ -87,12 +88,14 @@ def _average_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
 
 
 @rule(aten.mean.dim, aten.sum.dim_IntList)
-def _mean(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
+def _mean(plan: Plan, node: fx.Node) -> tuple[Local | Rows, Step]:
     x, dims = arguments(node)[:2]
     local, difference = plan.local(x), plan.difference(x)
     reduced = [dimension(dim, local.layout) for dim in dims]
-    if any(dim < 0 for dim in reduced) or not any(local.layout.holds_position(dim) for dim in reduced):
-        raise Unsupported("a mean over channels, or over the batch")
+    if any(dim < 0 for dim in reduced):
+        raise Unsupported("a mean over the batch")
+    if not any(local.layout.holds_position(dim) for dim in reduced):
+        return over_channels(plan, node)
     atoms = [atom for dim in reduced for atom in local.layout.dims[dim]]
     count = math.prod(local.layout.sizes[atom] for atom in atoms) if node.target is aten.mean.dim else 1
     axes = [3 + atom for atom in atoms]
@@ -110,10 +113,12 @@ def _mean(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
 
 
 @rule(aten.amax.default, aten.max.dim)
-def _largest(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
+def _largest(plan: Plan, node: fx.Node) -> tuple[Local | Rows, Step]:
     x, dims = arguments(node)[:2]
     local = plan.local(x)
     reduced = [dimension(dim, local.layout) for dim in (dims if isinstance(dims, list | tuple) else [dims])]
+    if node.target is aten.amax.default and not any(local.layout.holds_position(dim) for dim in reduced if dim >= 0):
+        return over_channels(plan, node)
     if len(reduced) != 1 or local.layout.dims[reduced[0]] != (0,):
         raise Unsupported("a maximum over another axis than the position")
     largest = _largest_of(plan, x, 0, local.window.length)
