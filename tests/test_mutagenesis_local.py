@@ -358,6 +358,20 @@ def test_the_batch_size_does_not_matter(batch_size):
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=0, atol=1e-5 * np.nanmax(np.abs(theirs.mean)) + 4e-6)
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_sequences_share_a_batch_each_with_its_own_masks(recurrent):
+    torch.manual_seed(6)
+    codes = make_codes(5)
+    codes[1, 3:9] = codes[4, :2] = -1
+    codes[2] = -1
+    network = Recurrent(nn.GRU) if recurrent else toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 4))
+    full, block = make(network, codes, make_layout(), others=())
+    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=3 * 2 * LENGTH)
+    assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
+    assert set(local._graphs) == {1, 2}
+    assert local.sequences_at_once(LENGTH) == 2
+
+
 class Recurrent(nn.Module):
     """A convolution and a recurrent layer, as in DanQ."""
 

@@ -2,9 +2,9 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from kipoi_deepmr.mutagenesis.graph import Passes, mask_tensors, trace
 from kipoi_deepmr.mutagenesis.local.program import ALLELES, LocalProgram
 from kipoi_deepmr.mutagenesis.precision import Precision, products_in
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants
+from kipoi_deepmr.uncertainty import Mask
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +47,15 @@ class LocalEngine(FullEngine):
         As `FullEngine`; the default of `memory` is 64 MiB on a CPU.
     """
 
-    _programs: OrderedDict[bytes, LocalProgram] = field(default_factory=OrderedDict, init=False)
-    _weights: dict[tuple[fx.Node, str], Tensor] = field(default_factory=dict, init=False)
-    _graph: Any = field(default=None, init=False)
+    _programs: OrderedDict[tuple[int, bytes], LocalProgram] = field(default_factory=OrderedDict, init=False)
+    _weights: dict[tuple[str, str], Tensor] = field(default_factory=dict, init=False)
+    _graphs: dict[int, fx.GraphModule] = field(default_factory=dict, init=False)
     _coverage: Coverage | None = field(default=None, init=False)
 
     name = "local"
 
     def prepare(self, block: Block) -> Passes:
-        """Capture the network for one sequence and choose the batch size.
+        """Capture the network and choose the batch size.
 
         Raises
         ------
@@ -62,13 +63,11 @@ class LocalEngine(FullEngine):
             If its graph cannot be captured, or nothing of it can be computed locally.
         """
         passes = super().prepare(block)
-        if self._graph is not None:
+        if self._graphs:
             return passes
         try:
-            with torch.inference_mode(False), torch.no_grad():
-                self._graph = self._trace(block, 1, "real")
             middle = block.codes.shape[1] // 2
-            program = self._program(block, np.arange(middle, min(middle + 2, block.codes.shape[1])))
+            program = self._program(block, np.arange(middle, min(middle + 2, block.codes.shape[1]))[None])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -104,22 +103,49 @@ class LocalEngine(FullEngine):
         return self._coverage or Coverage(0.0, ())
 
     def sequences_at_once(self, positions: int) -> int:
-        """Return 1: a batch holds mutants of one sequence."""
-        return 1
+        """Return how many sequences of a window of `positions` fill a batch."""
+        return _power_of_two((self.batch_size or 1) // (ALLELES * positions)) if self._mix_sequences else 1
 
     def predictor(self, block: Block, chunk: Variants) -> Callable[[int], Tensor]:
-        """Return what predicts some variants of one sequence in a draw."""
-        sequence = int(chunk.sequence[0])
-        positions = chunk.position[::ALLELES].cpu().numpy()
+        """Return what predicts some variants in a draw: of one sequence, or all those of several."""
+        sequences, counts = (part.cpu().numpy() for part in chunk.sequence.unique_consecutive(return_counts=True))
+        known = counts // ALLELES
+        # Sequences with fewer known bases repeat their last position.
+        index = np.minimum(np.arange(known.max()), known[:, None] - 1) + (np.cumsum(known) - known)[:, None]
+        positions = chunk.position[::ALLELES].cpu().numpy()[index]
         program = self._program(block, positions)
-        layout = self.network.layout
-        bases = torch.eye(4, dtype=block.sequence.dtype, device=block.sequence.device)
-        rows = torch.as_tensor(layout.allele_rows, device=block.sequence.device)
-        mutants = bases[rows[chunk.allele]].view(len(positions), ALLELES, 4)
-        one = slice(sequence, sequence + 1)
-        shared = program.before(block.sequence[one], [other[one] for other in block.others], mutants)
-        names = block.names[one]
-        return lambda draw: program.after(shared, mask_tensors(self.draws.masks(names, draw).rows(None)))
+        device = block.sequence.device
+        bases = torch.eye(4, dtype=block.sequence.dtype, device=device)
+        rows = torch.as_tensor(self.network.layout.allele_rows, device=device)
+        mutants = bases[rows[chunk.allele]].view(-1, ALLELES, 4)[torch.from_numpy(index).to(device)]
+        chosen = torch.from_numpy(sequences).to(device)
+        shared = program.before(block.sequence[chosen], [other[chosen] for other in block.others], mutants)
+        names = [block.names[number] for number in sequences]
+        row_of = torch.arange(len(names), device=device) if len(names) > 1 else None
+        is_own = np.arange(known.max()) < known[:, None]
+        own = None if is_own.all() else torch.from_numpy(np.repeat(is_own, ALLELES)).to(device)
+
+        def predict(draw: int) -> Tensor:
+            masks = self.draws.masks(names, draw).rows(row_of)
+            whole = self._row_masks(masks, program) if row_of is not None else {}
+            predicted = program.after(shared, mask_tensors(masks), whole)
+            return predicted if own is None else predicted[own]
+
+        return predict
+
+    def _row_masks(self, masks: Sequence[Mask], program: LocalProgram) -> dict[int, Tensor]:
+        """Return the masks that the whole part of a program needs, a row for each mutant."""
+        rows, site_of = (
+            {},
+            [site for site, mask in zip(self.draws.sites, masks, strict=True) for _ in mask_tensors([mask])],
+        )
+        tensors = mask_tensors(masks)
+        for index in program.masks_of_rows:
+            axis, stack = site_of[index].batch_axis, site_of[index].stack
+            apart = tensors[index].unflatten(axis, (stack, -1))
+            repeated = apart.repeat_interleave(program.rows // apart.shape[axis + 1], axis + 1)
+            rows[index] = repeated.flatten(axis, axis + 1)
+        return rows
 
     def difference_from_full(self, block: Block, positions: range) -> tuple[float, float, float]:
         """Compare some mutants of the first sequence with the full engine, in float32: both ends and the middle.
@@ -170,19 +196,29 @@ class LocalEngine(FullEngine):
 
     def _chunk_size(self, variants: Variants, start: int) -> int:
         size = max(ALLELES, (self.batch_size or 1) // ALLELES * ALLELES)
-        same = int((variants.sequence[start : start + size] == variants.sequence[start]).sum())
-        return min(size, same)
+        counts = variants.sequence[start : start + size + 1].unique_consecutive(return_counts=True)[1]
+        first = min(int(counts[0]), size)
+        begins = start == 0 or int(variants.sequence[start - 1]) != int(variants.sequence[start])
+        if not begins or len(counts) < 2 or not self._mix_sequences:
+            return first
+        # Several sequences in a batch, each with all of its variants; the last one counted may not be complete.
+        whole = counts if start + int(counts.sum()) == len(variants) else counts[:-1]
+        widest = torch.cummax(whole, 0).values * torch.arange(1, len(whole) + 1, device=whole.device)
+        together = _power_of_two(int((widest <= size).sum()))
+        return int(counts[:together].sum()) if together > 1 else first
 
     def _halve_batch(self, error: RuntimeError, size: int) -> None:
         super()._halve_batch(error, 1 if size <= ALLELES else size)
         self._programs.clear()
 
     def _program(self, block: Block, positions: np.ndarray) -> LocalProgram:
-        key = positions.tobytes()
+        key = (len(positions), positions.tobytes())
         if key not in self._programs:
             with torch.inference_mode(False), torch.no_grad():
+                if len(positions) not in self._graphs:
+                    self._graphs[len(positions)] = self._trace(block, len(positions), "real", one_mask=False)
                 self._programs[key] = LocalProgram(
-                    self._graph,
+                    self._graphs[len(positions)],
                     lambda rows: self._trace(block, rows, "fake"),
                     1 + len(block.others),
                     positions,
@@ -195,9 +231,13 @@ class LocalEngine(FullEngine):
         self._programs.move_to_end(key)
         return self._programs[key]
 
-    def _trace(self, block: Block, rows: int, mode: Literal["real", "fake"]) -> fx.GraphModule:
+    def _trace(
+        self, block: Block, rows: int, mode: Literal["real", "fake"], *, one_mask: bool = True
+    ) -> fx.GraphModule:
+        """Capture the network for a batch, with one mask for all of its rows or one for each."""
         index = torch.zeros(rows, dtype=torch.int64, device=block.sequence.device)
-        masks = self.draws.masks(block.names[:1], 0).rows(None)
+        names = block.names[:1] if one_mask or rows == 1 else [f"{block.names[0]} {row}" for row in range(rows)]
+        masks = self.draws.masks(names, 0).rows(None if len(names) == 1 else torch.arange(rows, device=index.device))
         others = [other[index].clone() for other in block.others]
         return trace(self.network, self.columns, block.sequence[index].clone(), others, masks, mode=mode)
 
@@ -215,3 +255,8 @@ def _sample(codes: np.ndarray, positions: range) -> np.ndarray:
     spread = np.linspace(0, len(known) - 1, _SAMPLED_POSITIONS).astype(int)
     ends = [0, 1, 2, len(known) - 3, len(known) - 2, len(known) - 1]
     return known[np.unique(np.concatenate([spread, ends]).clip(0, len(known) - 1))]
+
+
+def _power_of_two(number: int) -> int:
+    """Return the largest power of two up to a number, at least 1: few sizes, each of which is captured once."""
+    return 1 << max(number.bit_length() - 1, 0)

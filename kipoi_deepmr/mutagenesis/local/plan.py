@@ -97,7 +97,7 @@ class Plan:
     mutated: set[fx.Node]
     drawn: set[fx.Node]
     constants: dict[fx.Node, Any]
-    weights: dict[tuple[fx.Node, str], Tensor]
+    weights: dict[tuple[str, str], Tensor]
     precision: Precision
     states: dict[fx.Node, Local | Rows] = field(default_factory=dict)
     needs: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)
@@ -178,9 +178,9 @@ class Plan:
 
     def weight(self, node: fx.Node, key: str, make: Callable[[], Tensor]) -> Tensor:
         """Return a rearranged weight, made once for all programs."""
-        if (node, key) not in self.weights:
-            self.weights[node, key] = lowered(make().contiguous(), self.precision)
-        return self.weights[node, key]
+        if (node.name, key) not in self.weights:
+            self.weights[node.name, key] = lowered(make().contiguous(), self.precision)
+        return self.weights[node.name, key]
 
     def product(self, function: Callable[[Tensor, Tensor], Tensor], data: Tensor, weight: Tensor) -> Tensor:
         """Return the product of data with a weight from `weight`, in the precision of the run."""

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,13 @@ class LocalProgram:
     Parameters
     ----------
     graph
-        The network captured for one sequence.
+        The network captured for the sequences.
     batch_graph
         Gives the network captured for a number of rows; called only when a part of it runs whole.
     n_inputs
         Number of its inputs; the placeholders after them are masks.
-    positions : numpy.ndarray, shape=(position,), int64
-        Positions that are mutated, each to three bases.
+    positions : numpy.ndarray, shape=(sequence, position), int64
+        Positions of each sequence that are mutated, each to three bases.
     position_axis
         Position axis of the sequence, counted without the batch.
     weights
@@ -50,7 +50,7 @@ class LocalProgram:
         n_inputs: int,
         positions: np.ndarray,
         position_axis: int,
-        weights: dict[tuple[fx.Node, str], Tensor],
+        weights: dict[tuple[str, str], Tensor],
         precision: Precision = "float32",
     ) -> None:
         self._nodes = list(graph.graph.nodes)
@@ -59,13 +59,13 @@ class LocalProgram:
         sequence = self._inputs[0]
         self._mutated = reached(self._nodes, [sequence])
         self._drawn = reached(self._nodes, self._masks)
-        self.rows = len(positions) * ALLELES
+        self.rows = positions.size * ALLELES
         constants = _constants(graph, self._nodes, holders)
         self._plan = Plan(
             sequence.meta["val"].device, ALLELES, self._mutated, self._drawn, constants, weights, precision
         )
         layout = find_layout(shape_of(sequence), position_axis)
-        self._start = Local(layout, Window(positions[None], 1, layout.sizes[0]), True)
+        self._start = Local(layout, Window(positions, 1, layout.sizes[0]), True)
         self._layout = layout
         self._compile()
         self._plan.needs = self._plan.find_needs(self._nodes, self._frontier)
@@ -173,31 +173,49 @@ class LocalProgram:
 
         Parameters
         ----------
-        sequence : torch.Tensor, shape=(1, ...)
-            The reference in the network's layout.
-        others : sequence of torch.Tensor, shape=(1, ...)
+        sequence : torch.Tensor, shape=(sequence, ...)
+            The references in the network's layout.
+        others : sequence of torch.Tensor, shape=(sequence, ...)
             The other inputs.
-        mutants : torch.Tensor, shape=(position, allele, 4)
+        mutants : torch.Tensor, shape=(sequence, position, allele, 4)
             The new one-hot columns in the network's order of bases.
         """
         run = Run(reference=dict(self._plan.constants))
         run.reference.update(zip(self._inputs, (sequence, *others), strict=True))
         channels = self._layout.sizes[1:]
-        run.data[self._inputs[0]] = mutants.reshape(1, len(mutants), ALLELES, 1, *channels)
+        run.data[self._inputs[0]] = mutants.reshape(*mutants.shape[:3], 1, *channels)
+        repeats = self.rows // len(sequence)
         run.rows.update(
             {
-                holder: other.expand(self.rows, *other.shape[1:])
+                holder: other.repeat_interleave(repeats, 0)
                 for holder, other in zip(self._inputs[1:], others, strict=True)
             }
         )
         self._execute(run, [node for node in self._nodes if node not in self._drawn], drawn=False)
         return run
 
-    def after(self, shared: Run, masks: Sequence[Tensor]) -> Tensor:
-        """Finish the pass for one draw; shape (position * allele, selected outputs)."""
+    @property
+    def masks_of_rows(self) -> list[int]:
+        """Indices of the masks that the part needs which runs whole."""
+        tail = set(self._tail)
+        needs = [any(user in tail or user not in self._mutated for user in holder.users) for holder in self._masks]
+        return [index for index, needed in enumerate(needs) if needed and tail]
+
+    def after(self, shared: Run, masks: Sequence[Tensor], rows: Mapping[int, Tensor]) -> Tensor:
+        """Finish the pass for one draw; shape (sequence * position * allele, selected outputs).
+
+        Parameters
+        ----------
+        shared
+            What `before` gave.
+        masks
+            Masks of the references.
+        rows
+            Those of `masks_of_rows` with a row for each mutant, where they differ between the sequences.
+        """
         run = shared.branch()
         run.reference.update(zip(self._masks, masks, strict=True))
-        run.rows.update(zip(self._masks, masks, strict=True))
+        run.rows.update({holder: rows.get(i, masks[i]) for i, holder in enumerate(self._masks)})
         self._execute(run, [node for node in self._nodes if node in self._drawn], drawn=True)
         return run.rows[arguments(self._nodes[-1])[0]]
 
