@@ -42,10 +42,14 @@ def choose_engine(
     """
     full, local = FullEngine(**options), LocalEngine(**options)
     nothing = not len(all_variants(block.codes, positions, block.sequence.device))
+    if getattr(full.network, "opaque", False):
+        logger.info("torch cannot look into this model: the full engine runs")
+        wanted = "full"
     if wanted == "full" or nothing or not try_local(local, block, positions):
         full.prepare(block)
         return full
     if wanted == "auto":
+        full.share(local)
         full.prepare(block)
         if not _is_faster(local, full, block, positions):
             logger.info("the full engine is faster on this network: it runs")

@@ -126,9 +126,9 @@ def choose_engines(
         return first
     engines = [first]
     for options in members[1:]:
-        local = LocalEngine(**options) if isinstance(first, LocalEngine) else None
-        follows = local is not None and try_local(local, block, _one_known(block, positions))
-        engines.append(local if local is not None and follows else FullEngine(**options))
+        local = LocalEngine(**options)
+        follows = isinstance(first, LocalEngine) and try_local(local, block, _one_known(block, positions))
+        engines.append(local if follows else FullEngine(**options))
     ensemble = EnsembleEngine.of(engines)
     ensemble.prepare(block)
     return ensemble

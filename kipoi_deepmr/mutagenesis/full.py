@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
-_PROBE = 4
+PROBE = 4
 _Result = TypeVar("_Result")
 _PROBE_TOLERANCE = 1e-4
 
@@ -83,7 +83,7 @@ class FullEngine:
         Passes
             The captured network.
         """
-        passes = self._pass_of(_PROBE, block)
+        passes = self._pass_of(PROBE, block)
         if self.batch_size is None:
             kind = block.sequence.device.type
             memory = self.memory or _AUTO_MEMORY.get(kind, _AUTO_MEMORY["cuda"])
@@ -100,6 +100,11 @@ class FullEngine:
     def whole_precision(self) -> Precision:
         """Precision of the passes through the whole network."""
         return self.precision
+
+    def share(self, other: "FullEngine") -> None:
+        """Take over what another engine of the same network has found: its captured passes, whether sequences mix."""
+        self._passes = other._passes
+        self._mix_sequences, self._whole_rows = other._mix_sequences, other._whole_rows
 
     @property
     def moment_bytes(self) -> int:
@@ -337,7 +342,7 @@ class FullEngine:
     def _rows_keep_their_masks(self, block: Block, passes: Passes) -> bool:
         """Try whether a batch of two sequences gives each the prediction that it has alone."""
         names = [block.names[0], block.names[0] + " (another)"]
-        row_of = torch.tensor([0, 1, 1, 0], device=block.sequence.device)[:_PROBE]
+        row_of = torch.tensor([0, 1, 1, 0], device=block.sequence.device)[:PROBE]
         with torch.inference_mode():
             saved = passes.before(*self._first(block))
             mixed = passes.after(saved, self.draws.masks(names, 0).rows(row_of))
@@ -347,7 +352,7 @@ class FullEngine:
         return bool(torch.allclose(mixed, expected, rtol=0, atol=max(tolerance, 1e-12)))
 
     def _first(self, block: Block) -> tuple[Tensor, list[Tensor]]:
-        index = torch.zeros(_PROBE, dtype=torch.int64, device=block.sequence.device)
+        index = torch.zeros(PROBE, dtype=torch.int64, device=block.sequence.device)
         return block.sequence[index], [other[index] for other in block.others]
 
     def _spans(self, rows: int) -> Iterator[tuple[int, int]]:

@@ -3,9 +3,11 @@
 import resource
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from kipoi_deepmr.config import Config
@@ -15,6 +17,9 @@ from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
 
 _ROUNDS = 3
 _BATCHES = (16, 64, 256)
+_SEQUENCES = 4
+_COMPARED = 40
+_COMPARED_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,14 @@ class BenchReport:
         Share of multiply-adds in layers that are computed locally, 0 to 1.
     runs_whole_from : list of str
         Operations from which on the network runs whole.
+    precision : str
+        Arithmetic of the products: ``mutagenesis.precision``.
+    full_precision_difference, local_precision_difference : float or None
+        Largest difference that the precision makes to a mean effect, over the largest effect, among some mutants; None
+        for float32.
+    full_precision_slope, local_precision_slope : float or None
+        Slope of the effects on the first outcome against those on the first exposure (through the origin, unweighted)
+        over the same slope in float32.
     """
 
     device: str
@@ -52,6 +65,11 @@ class BenchReport:
     peak_memory_bytes: int
     coverage: float
     runs_whole_from: list[str]
+    precision: str = "float32"
+    full_precision_difference: float | None = None
+    local_precision_difference: float | None = None
+    full_precision_slope: float | None = None
+    local_precision_slope: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -61,7 +79,7 @@ class BenchReport:
 def bench(
     config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
 ) -> BenchReport:
-    """Time the engines on the first sequence of a configuration, in turn.
+    """Time the engines on some sequences of a configuration, in turn.
 
     Parameters
     ----------
@@ -78,7 +96,7 @@ def bench(
         As `run`.
     """
     with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
-        block = job.block([int(job.mutants().argmax())])
+        block = job.block(np.argsort(-job.mutants(), kind="stable")[:_SEQUENCES].tolist())
         options = job.engine_options()
         candidates = [FullEngine(**options)]
         if batch_size is None:
@@ -88,11 +106,32 @@ def bench(
         try:
             difference, effect, _ = local.difference_from_full(block, job.positions)
         except LocalUnavailable as reason:
-            return _report(job, full, None, _milliseconds(full, job, block), None, None, [str(reason)])
+            report = _report(job, full, None, _milliseconds(full, job, block), None, None, [str(reason)])
+            return replace(report, **_losses(job, block, {"full": FullEngine}))
         rounds = [(_milliseconds(full, job, block), _milliseconds(local, job, block)) for _ in range(_ROUNDS)]
         full_ms, local_ms = (statistics.median(times) for times in zip(*rounds, strict=True))
         relative = difference / effect if effect else None
-        return _report(job, full, local, full_ms, local_ms, relative, list(local.coverage.stopped_at))
+        report = _report(job, full, local, full_ms, local_ms, relative, list(local.coverage.stopped_at))
+        return replace(report, **_losses(job, block, {"full": FullEngine, "local": LocalEngine}))
+
+
+def _losses(job: Job, block: Block, engines: Mapping[str, type[FullEngine]]) -> dict[str, Any]:
+    """Return what the precision that was asked for changes in the effects of some positions in the middle."""
+    precision = job.config.mutagenesis.precision
+    found: dict[str, Any] = {"precision": precision}
+    if precision == "float32":
+        return found
+    middle = job.positions[len(job.positions) // 2]
+    some = range(max(middle - _COMPARED // 2, job.positions.start), min(middle + _COMPARED // 2, job.positions.stop))
+    options = {**job.engine_options(), "count": min(_COMPARED_DRAWS, job.config.uncertainty.draws), "scale": "identity"}
+    exact = FullEngine(**{**options, "precision": "float32"}).run(block, some).mean
+    outcome = options["exposures"]
+    for name, engine in engines.items():
+        given = engine(**options).run(block, some).mean
+        found[f"{name}_precision_difference"] = float(np.nanmax(np.abs(given - exact)) / np.nanmax(np.abs(exact)))
+        slopes = [np.nansum(e[..., 0] * e[..., outcome]) / np.nansum(e[..., 0] ** 2) for e in (given, exact)]
+        found[f"{name}_precision_slope"] = float(slopes[0] / slopes[1])
+    return found
 
 
 def _milliseconds(engine: FullEngine, job: Job, block: Block) -> float:
