@@ -216,7 +216,11 @@ def test_an_error_names_the_key_and_what_is_allowed(tmp_path, text, expected):
         ("task: a,", "task: ,", "found nothing"),
         ("task: a,", "task: 3, occurrence: 1,", "line 3: exposures.A: task 3 is an index, which is unique"),
         ("task: a,", "task: a, occurrence: 0,", "occurrence: has to be greater than or equal to 1"),
-        ("{task: d}", "yes", "line 5: outcomes.D: expected a label, an index or the keys task, occurrence; found true"),
+        (
+            "{task: d}",
+            "yes",
+            "line 5: outcomes.D: expected a label, an index or the keys task, occurrence, reduce, window; found true",
+        ),
         ("{task: d}", "", "line 5: outcomes.D: expected a label, an index"),
         ("{task: d}", "{task: d, peaks: d.bed}", "line 5: outcomes.D.peaks: unknown key 'peaks'"),
         ("{name: m, source: dir}", "m", "line 1: model: expected the keys name, source; found the text 'm'"),

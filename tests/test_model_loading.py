@@ -14,6 +14,7 @@ from torch import nn
 from kipoi_deepmr.config import Config, parse_config
 from kipoi_deepmr.errors import ConfigError, ModelError
 from kipoi_deepmr.model import load_model
+from kipoi_deepmr.model.function import PredictFunction
 from tests.kipoi_models import CONVOLUTION, write_model
 
 LENGTH = 60
@@ -258,10 +259,28 @@ def test_a_single_output_without_label_has_the_name_of_its_array(tmp_path, label
     assert [target.name for target in load_model(str(folder), "dir").targets()] == [expected]
 
 
-@pytest.mark.parametrize("shape", ["(10, 4)", "(None, 4)"])
-def test_a_profile_output_is_an_error(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("shape", "labels", "axis", "names"),
+    [
+        ("(10, 4)", "null", 2, ["output_0", "output_1", "output_2", "output_3"]),
+        ("(4, 10)", "null", 1, ["output_0", "output_1", "output_2", "output_3"]),
+        ("(None, 4)", "null", 2, ["output_0", "output_1", "output_2", "output_3"]),
+        ("(2, 10)", "[a, b, c, d, e, f, g, h, i, j]", 2, list("abcdefghij")),
+        ("(10, 1)", "null", 2, ["task"]),
+    ],
+)
+def test_a_profile_has_a_task_for_each_track(tmp_path, shape, labels, axis, names):
+    folder = edit(write_model(tmp_path / "m", labels=labels), ("shape: (4,)", f'shape: "{shape}"'))
+    model = load_model(str(folder), "dir")
+    assert [target.name for target in model.targets()] == names
+    assert all(target.profile for target in model.targets())
+    assert model.outputs({}).track_axes == (axis,)
+
+
+@pytest.mark.parametrize("shape", ["(10, 10)", "(None, None)", "(3, 10, 4)"])
+def test_an_output_whose_tracks_cannot_be_told_is_an_error(tmp_path, shape):
     folder = edit(write_model(tmp_path / "m", labels="null"), ("shape: (4,)", f'shape: "{shape}"'))
-    with pytest.raises(ModelError, match="profile outputs have to be reduced"):
+    with pytest.raises(ModelError, match=r"or a profile, \(positions, tracks\)"):
         load_model(str(folder), "dir").targets()
 
 
@@ -295,7 +314,7 @@ def test_a_list_of_outputs_is_labelled_in_order(tmp_path):
     schema = '  targets:\n  - {name: z, shape: "(2,)", doc: d, column_labels: [p, q]}\n'
     schema += '  - {name: a, shape: "(2,)", doc: d}\n'
     model = load_model(str(with_targets(tmp_path / "m", schema, "[y[:, :2], y[:, 2:]]")), "dir")
-    assert model.labels() is None and len(model.targets()) == 4
+    assert [target.name for target in model.targets()] == ["z/p", "z/q", "a/0", "a/1"]
     full = schema.replace('"(2,)", doc: d}', '"(2,)", doc: d, column_labels: [p, s]}')
     model = load_model(str(with_targets(tmp_path / "n", full, "[y[:, :2], y[:, 2:]]")), "dir")
     assert [target.name for target in model.targets()] == ["z/p", "z/q", "a/p", "a/s"]
@@ -558,12 +577,33 @@ def test_a_broken_model_yaml_is_an_error_that_names_the_model(tmp_path, text):
     assert str(folder) in refusal(folder)
 
 
-def test_a_model_without_network_or_dataloader_is_told_apart(tmp_path):
-    folder = custom(tmp_path / "m")
+def test_a_model_without_network_is_asked_through_predict_on_batch(tmp_path):
+    folder = custom(tmp_path / "m", "return x.sum((1, 2))[:, None] * np.ones((1, 4))")
     code = (folder / "model.py").read_text().replace("self.net = Net()", "self.net = 3")
     (folder / "model.py").write_text(code)
-    with pytest.raises(ModelError, match="MyModel carries no torch network"):
+    model = load_model(str(folder), "dir")
+    assert isinstance(model.module, PredictFunction) and model.module is model.module
+    x = torch.from_numpy(one_hot())
+    np.testing.assert_array_equal(model.module(x).numpy(), model.predict(one_hot()))
+    before = model.weights_digest()
+    assert before == load_model(str(folder), "dir").weights_digest()
+    (folder / "table.csv").write_text("1")
+    assert load_model(str(folder), "dir").weights_digest() != before
+
+
+def test_a_model_that_cannot_predict_is_an_error(tmp_path):
+    folder = custom(tmp_path / "m")
+    code = (folder / "model.py").read_text().replace("self.net = Net()", "self.predict_on_batch = None")
+    (folder / "model.py").write_text(code)
+    with pytest.raises(ModelError, match=r"carries no torch network .* has no predict_on_batch"):
         _ = load_model(str(folder), "dir").module
+
+
+@pytest.mark.parametrize("body", ["return ['a', 'b']", "return None", "return np.array(['x'] * len(x))"])
+def test_an_output_that_holds_no_numbers_is_an_error(tmp_path, body):
+    model = load_model(str(custom(tmp_path / "m", body)), "dir")
+    with pytest.raises(ModelError, match="is not understood"):
+        model.predict(one_hot())
 
 
 def test_loading_leaves_torch_load_alone_and_lets_models_use_it_in_any_way(tmp_path):

@@ -1,6 +1,7 @@
 """A model's network as one function of the sequence, on any input and output structure."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.model import InputBatch, Layout, SequenceNetwork, check_agreement, lent, sequence_dtype, to_batch
-from kipoi_deepmr.model.network import columns, find_module, output_parts
+from kipoi_deepmr.model.network import find_module
+from kipoi_deepmr.model.outputs import columns, output_parts
 from tests.toy_models import ConvNet, TwoInputs
 
 CPU = torch.device("cpu")
@@ -211,13 +213,13 @@ class Carrier:
 
 def test_the_network_is_found_under_any_name_once():
     net, other = nn.Linear(1, 1), nn.Linear(1, 1)
-    assert find_module(Carrier(model=net, other=other)) is net
-    assert find_module(Carrier(net=net, device="cpu")) is net
-    assert find_module(Carrier(net=net, same=net)) is net
+    assert find_module(Carrier(model=net, other=other), Path()) is net
+    assert find_module(Carrier(net=net, device="cpu"), Path()) is net
+    assert find_module(Carrier(net=net, same=net), Path()) is net
     with pytest.raises(ModelError, match=r"Carrier carries several networks \(a, b\): name the one to use `model`"):
-        find_module(Carrier(a=net, b=other))
+        find_module(Carrier(a=net, b=other), Path())
     with pytest.raises(ModelError, match="Carrier carries no torch network"):
-        find_module(Carrier(model="weights"))
+        find_module(Carrier(model="weights"), Path())
 
 
 def test_a_model_that_is_itself_a_network_is_preferred_to_its_part():
@@ -235,8 +237,8 @@ def test_a_model_that_is_itself_a_network_is_preferred_to_its_part():
             self.model = nn.Linear(1, 1)
 
     whole, holder = Whole(), Holder()
-    assert find_module(whole) is whole
-    assert find_module(holder) is holder.model
+    assert find_module(whole, Path()) is whole
+    assert find_module(holder, Path()) is holder.model
 
 
 # Lent and given back
@@ -304,5 +306,5 @@ def test_a_network_that_cannot_be_called_is_explained():
 
 
 def test_an_output_of_another_shape_keeps_its_own_explanation():
-    with pytest.raises(ModelError, match="profile outputs have to be reduced"):
+    with pytest.raises(ModelError, match="or a profile whose shape"):
         agree(Function(lambda x: x), one_hot().sum(2))

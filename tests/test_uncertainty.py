@@ -365,7 +365,7 @@ def test_the_mode_counts_anew_at_each_pass():
     [
         (nn.Linear(3, 2), "It has none"),
         (nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.0)), r"dropout modules \(1\), but with p=0 or never called"),
-        (nn.LSTM(3, 3, num_layers=2, dropout=0.5), "That of LSTM runs inside one torch call"),
+        (nn.LSTM(3, 3, num_layers=2, dropout=0.5), "That of LSTM runs inside one call"),
         (nn.ModuleDict({"attend": nn.MultiheadAttention(4, 2, dropout=0.1)}), "That of attend runs inside"),
     ],
 )

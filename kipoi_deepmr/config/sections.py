@@ -18,7 +18,18 @@ from pydantic import (
 )
 
 from kipoi_deepmr.config.estimation import ControlsSection, MetaSection, MRSection
-from kipoi_deepmr.config.values import FaultAt, Name, Number, Positions, Section, Size, Text, describe, size_in_bytes
+from kipoi_deepmr.config.values import (
+    FaultAt,
+    Name,
+    Number,
+    Positions,
+    Section,
+    Size,
+    Text,
+    Window,
+    describe,
+    size_in_bytes,
+)
 
 
 def _task(value: Any) -> str | int:
@@ -56,6 +67,9 @@ class DataloaderSection(Section):
     )
     intervals_arg: Text | None = Field(None, description="its argument for the intervals, when it is not found")
     fasta_arg: Text | None = Field(None, description="its argument for the FASTA file, when it is not found")
+    sequence_input: Text | StrictInt | None = Field(
+        None, description="name or index of the input to mutate where several hold the sequence; all mutates all alike"
+    )
 
 
 class Task(Section):
@@ -67,6 +81,10 @@ class Task(Section):
     occurrence: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="which one, counted from 1, where the label occurs several times"
     )
+    reduce: Literal["mean", "sum", "max", "logsumexp"] | None = Field(
+        None, description="mean, sum, max or logsumexp over positions, for a profile along the sequence"
+    )
+    window: Window | None = Field(None, description="positions [start, end) of the profile, counted from 0")
 
     @model_validator(mode="before")
     @classmethod
@@ -77,6 +95,10 @@ class Task(Section):
     def _occurrence_of_a_label(self) -> Self:
         if isinstance(self.task, int) and self.occurrence is not None:
             raise ValueError(f"task {self.task} is an index, which is unique: leave `occurrence` out")
+        if self.window is not None and self.reduce is None:
+            raise ValueError(
+                "window belongs to a profile, of which one number is made: add reduce, such as reduce: sum"
+            )
         return self
 
 

@@ -62,11 +62,13 @@ def _name(value: str) -> str:
 
 
 def _positions(value: Any) -> Any:
-    if value == "all":
-        return value
+    return value if value == "all" else _window(value, "all, or ")
+
+
+def _window(value: Any, other: str = "") -> Any:
     whole = isinstance(value, list | tuple) and all(type(end) is int for end in value)
     if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
-        raise ValueError(f"write all, or [start, end) as [20, 40] with 0 <= start < end; found {value!r}")
+        raise ValueError(f"write {other}[start, end) as [20, 40] with 0 <= start < end; found {value!r}")
     return tuple(value)
 
 
@@ -74,6 +76,7 @@ Text = Annotated[StrictStr, AfterValidator(_not_blank)]
 Name = Annotated[StrictStr, AfterValidator(_name)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positions = Annotated[Literal["all"] | tuple[StrictInt, StrictInt], BeforeValidator(_positions)]
+Window = Annotated[tuple[StrictInt, StrictInt], BeforeValidator(_window)]
 Size = Annotated[StrictStr, BeforeValidator(_check_size)]
 
 

@@ -12,12 +12,15 @@ from kipoi_deepmr.model.network import (
     to_batch,
     weights_digest,
 )
+from kipoi_deepmr.model.outputs import Outputs, Reduction
 from kipoi_deepmr.model.targets import Selection, Target, Targets, select
 
 __all__ = [
     "InputBatch",
     "Layout",
     "LoadedModel",
+    "Outputs",
+    "Reduction",
     "Selection",
     "SequenceNetwork",
     "Target",

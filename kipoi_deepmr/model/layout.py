@@ -1,8 +1,8 @@
-"""Where the one-hot sequence sits in a model's input: found by comparing the input with the FASTA."""
+"""Where the sequence sits in a model's input, one-hot or as text: found by comparing the input with the FASTA."""
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ _BASES = "ACGT"
 
 @dataclass(frozen=True)
 class Layout:
-    """Position of the one-hot sequence in a model's input.
+    """Position of the sequence in a model's input.
 
     Attributes
     ----------
@@ -31,6 +31,12 @@ class Layout:
         Shape of that array without the batch axis; all other axes have length 1.
     dtype : numpy.dtype
         Type that the dataloader gives.
+    text : bool
+        Whether the model takes the sequence as text; axes and shape are then those of the one-hot form of it.
+    reverse : bool
+        Whether it holds the reverse complement; only a twin may.
+    twins : tuple of Layout
+        Further inputs that hold the same sequence and are mutated with it.
     """
 
     key: Key
@@ -39,6 +45,9 @@ class Layout:
     alphabet: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    text: bool = False
+    reverse: bool = False
+    twins: "tuple[Layout, ...]" = ()
 
     @property
     def length(self) -> int:
@@ -53,14 +62,21 @@ class Layout:
     def describe(self) -> str:
         """Say the layout in words."""
         where = "the input" if self.key is None else f"input '{self.key}'"
+        twins = [f"; with it {twin.describe()}{', reverse complement' * twin.reverse}" for twin in self.twins]
+        if self.text:
+            return f"{where}: text of {self.length} bases{''.join(twins)}"
         return (
             f"{where} (batch, {', '.join(map(str, self.shape))}) {self.dtype}: alphabet {self.alphabet} on axis "
-            f"{self.alphabet_axis + 1}, position on axis {self.position_axis + 1}"
+            f"{self.alphabet_axis + 1}, position on axis {self.position_axis + 1}{''.join(twins)}"
         )
 
     def one_hot(self, inputs: Any) -> NDArray[Any]:
-        """Return the sequence's array of a batch of inputs."""
-        return np.asarray(inputs if self.key is None else inputs[self.key])
+        """Return the sequence's array of a batch of inputs, one-hot where the model takes text."""
+        array = np.asarray(inputs if self.key is None else inputs[self.key])
+        if not self.text:
+            return array
+        codes = from_text(array, self.length)
+        return np.where(codes[:, None] < 0, 0, np.eye(4)[codes].transpose(0, 2, 1)).astype(np.float32)
 
     def matches(self, inputs: Any, codes: NDArray[np.int8]) -> bool:
         """Tell whether a batch of inputs holds these bases (-1 is not compared).
@@ -78,7 +94,7 @@ class Layout:
         return _equal(_canonical(array, self.alphabet_axis, self.position_axis)[..., self.allele_rows], codes)
 
 
-def convert(sequence: Tensor, given: Layout, wanted: Layout) -> Tensor:
+def convert(sequence: Tensor, given: Layout, wanted: Layout, *, reverse: bool = False) -> Tensor:
     """Bring sequences from the layout of one model to that of another, which reads as many positions.
 
     Parameters
@@ -87,6 +103,8 @@ def convert(sequence: Tensor, given: Layout, wanted: Layout) -> Tensor:
         Sequences as one model reads them.
     given, wanted : Layout
         Layouts of the two models.
+    reverse
+        Whether the reverse complement is wanted.
 
     Returns
     -------
@@ -97,9 +115,27 @@ def convert(sequence: Tensor, given: Layout, wanted: Layout) -> Tensor:
     canonical = moved.reshape(moved.shape[:3])
     if given.alphabet != wanted.alphabet:
         canonical = canonical[..., [given.alphabet.index(base) for base in wanted.alphabet]]
+    if reverse:
+        complement = [wanted.alphabet.index("TGCA"[_BASES.index(base)]) for base in wanted.alphabet]
+        canonical = canonical.flip(1)[..., complement]
     axes = (wanted.position_axis + 1, wanted.alphabet_axis + 1)
     dummies = (1,) * (len(wanted.shape) - 2)
     return canonical.reshape(*canonical.shape, *dummies).movedim((1, 2), axes)
+
+
+def to_text(sequence: Tensor) -> NDArray[np.str_]:
+    """Return one-hot sequences (batch, 4, length) as texts; what is no base is N."""
+    array = sequence.detach().cpu().numpy()
+    codes = np.where(array.max(1) > 0, array.argmax(1), len(_BASES))
+    letters = np.frombuffer(f"{_BASES}N".encode(), dtype="S1")[codes]
+    return np.ascontiguousarray(letters).view(f"S{codes.shape[1]}")[:, 0].astype(str)
+
+
+def from_text(texts: NDArray[Any], length: int) -> NDArray[np.int8]:
+    """Return the codes of texts of one length, shape (batch, length), int8: 0 to 3 for A, C, G, T; -1 otherwise."""
+    letters = [list(str(text).upper()) for text in texts.reshape(-1)]
+    codes = [[_BASES.find(letter) for letter in text] for text in letters if len(text) == length]
+    return np.array(codes, dtype=np.int8).reshape(-1, length)
 
 
 def leaves(inputs: Any) -> Iterator[tuple[Key, NDArray[Any]]]:
@@ -112,7 +148,7 @@ def leaves(inputs: Any) -> Iterator[tuple[Key, NDArray[Any]]]:
         yield None, np.asarray(inputs)
 
 
-def find_layout(inputs: Any, codes: NDArray[np.int8]) -> Layout:
+def find_layout(inputs: Any, codes: NDArray[np.int8], wanted: str | int | None = None) -> Layout:
     """Find where the sequences sit in a batch of inputs, whatever axes and alphabet order the dataloader uses.
 
     Parameters
@@ -121,32 +157,53 @@ def find_layout(inputs: Any, codes: NDArray[np.int8]) -> Layout:
         Batch of model inputs as the dataloader gives it: an array, a list or a dict of arrays, batch first.
     codes
         Bases of the same sequences from the FASTA, shape (batch, length), int8: 0 to 3 for A, C, G, T; -1 otherwise.
+    wanted
+        Which input is mutated where several hold the sequence; ``all`` mutates all of them alike.
 
     Raises
     ------
     ModelError
-        If no input, or more than one, holds the sequences (or their reverse complements) in one-hot form, or the
-        sequences are so short or simple that several layouts fit them.
+        If no input holds the sequences in one-hot form or as text; several hold them or their reverse complements and
+        `wanted` does not say which; or the sequences are so short or simple that several layouts fit them.
     """
-    found = [layout for key, array in leaves(inputs) for layout in _candidates(key, array, codes)]
     reverse = np.where(codes < 0, codes, 3 - codes)[:, ::-1]
-    if not found:
+    forward: dict[Key, list[Layout]] = {}
+    turned: dict[Key, list[Layout]] = {}
+    for key, array in leaves(inputs):
+        if found := list(_candidates(key, array, codes)):
+            forward[key] = found
+        elif found := list(_candidates(key, array, reverse)):
+            turned[key] = [replace(layout, reverse=True) for layout in found]
+    if not forward:
         seen = "; ".join(f"{'the input' if k is None else repr(k)}: {a.shape} {a.dtype}" for k, a in leaves(inputs))
         raise ModelError(
-            f"the dataloader's input does not hold the {codes.shape[1]}-bp sequences of the FASTA in one-hot form "
-            f"({seen}). Needed: one array (batch, ...) with an axis of 4 bases, an axis of {codes.shape[1]} positions, "
-            "all further axes of length 1, and the letters of the forward strand"
+            f"the dataloader's input does not hold the {codes.shape[1]}-bp sequences of the FASTA in one-hot form or as "
+            f"text ({seen}). Needed: one array (batch, ...) with an axis of 4 bases, an axis of {codes.shape[1]} positions, "
+            "all further axes of length 1, and the letters of the forward strand; or an array of texts"
         )
-    keys = {layout.key for layout in found}
-    keys |= {key for key, array in leaves(inputs) if any(_candidates(key, array, reverse))}
-    if len(keys) > 1:
+    keys = [*forward, *turned]
+    if wanted not in (None, "all"):
+        chosen = next((key for key in keys if str(key) == str(wanted)), None)
+        if chosen not in forward:
+            raise ModelError(
+                f"dataloader.sequence_input: {wanted} is no input that holds the sequence of the forward strand; those "
+                f"are {', '.join(map(repr, forward))}"
+            )
+        return _only(forward[chosen], len(codes))
+    if len(keys) > 1 and wanted is None:
         raise ModelError(
             f"the sequence or its reverse complement stands in {len(keys)} inputs of the model "
-            f"({', '.join(sorted(map(repr, keys)))}): only models with one sequence input can be mutated in this version"
+            f"({', '.join(map(repr, keys))}): which one is mutated? Write its name as dataloader.sequence_input, or all to "
+            "mutate them alike"
         )
+    first, *others = (_only(layouts, len(codes)) for layouts in (*forward.values(), *turned.values()))
+    return replace(first, twins=tuple(others))
+
+
+def _only(found: list[Layout], rows: int) -> Layout:
     if len(found) > 1:
         raise ModelError(
-            f"the {len(codes)} sequences that were compared are too short or too simple to tell where the bases sit in "
+            f"the {rows} sequences that were compared are too short or too simple to tell where the bases sit in "
             f"the model's input; possible are {'; '.join(layout.describe() for layout in found[:3])}"
             f"{'; ...' * (len(found) > 3)}. Give more or other sequences"
         )
@@ -154,6 +211,11 @@ def find_layout(inputs: Any, codes: NDArray[np.int8]) -> Layout:
 
 
 def _candidates(key: Key, array: NDArray[Any], codes: NDArray[np.int8]) -> Iterator[Layout]:
+    if array.dtype.kind in "USO" and array.size == len(array) == len(codes):
+        written = from_text(array, codes.shape[1])
+        if written.shape == codes.shape and np.array_equal(written[codes >= 0], codes[codes >= 0]):
+            yield Layout(key, 0, 1, _BASES, (4, codes.shape[1]), array.dtype, text=True)
+        return
     if array.ndim < 3 or len(array) != len(codes) or array.dtype.kind not in "fiub":
         return
     shape = array.shape[1:]

@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from torch import nn
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ConfigError, ModelError
+from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction, to_tensors
 from kipoi_deepmr.model.layout import leaves
-from kipoi_deepmr.model.network import columns, evaluating, find_module, float_dtype, output_parts, weights_digest
+from kipoi_deepmr.model.network import evaluating, find_module, float_dtype, weights_digest
+from kipoi_deepmr.model.outputs import Outputs, Reduction, output_parts
 from kipoi_deepmr.model.targets import Targets
 
 logger = logging.getLogger(__name__)
@@ -43,10 +46,10 @@ class LoadedModel:
     source: str
     folder: Path
 
-    @property
+    @cached_property
     def module(self) -> nn.Module:
-        """The torch network inside."""
-        return find_module(self.kipoi)
+        """The torch network inside, or the model as an `OpaqueNetwork`."""
+        return find_module(self.kipoi, self.folder)
 
     def members(self) -> list[nn.Module]:
         """Return the networks of the ensemble inside the model: its attribute `members`.
@@ -60,14 +63,22 @@ class LoadedModel:
         if found is None:
             found = getattr(getattr(self.kipoi, "model", None), "members", None)
         members = list(found) if isinstance(found, Iterable) else []
-        if len(members) < 2 or not all(isinstance(member, nn.Module) for member in members):
+        if len(members) < 2:
             seen = "it has no such attribute" if found is None else f"it holds {len(members)}, {type(found).__name__}"
             raise ModelError(
                 f"uncertainty.method is ensemble, but model {self.name} has no members inside (looked for an attribute "
-                f"`members` with at least two torch networks; {seen}): name several models of the same tasks as "
+                f"`members` with at least two networks; {seen}): name several models of the same tasks as "
                 "uncertainty.members"
             )
-        return members
+        return [find_module(member, self.folder, f"member {n}") for n, member in enumerate(members, start=1)]
+
+    def text_network(self, inner: nn.Module) -> nn.Module:
+        """Return the network of a model that takes text: its `predict_on_batch`, which calls a network."""
+        if isinstance(inner, PredictFunction):
+            return inner
+        if inner is not self.module:
+            raise ModelError(f"the members inside model {self.name} take text, which only predict_on_batch can read")
+        return PredictFunction(self.kipoi, self.folder, None if isinstance(inner, OpaqueNetwork) else inner)
 
     @property
     def dataloader(self) -> type:
@@ -77,8 +88,21 @@ class LoadedModel:
             raise ModelError(f"model {self.name} has no default dataloader: kipoi_deepmr reads sequences through it")
         return loader
 
-    def predict(self, inputs: Any) -> np.ndarray:
-        """Return `predict_on_batch` of the Kipoi model as (batch, tasks), float64."""
+    def predict(self, inputs: Any, outputs: Outputs | None = None) -> np.ndarray:
+        """Return `predict_on_batch` of the Kipoi model as (batch, tasks), float64.
+
+        Parameters
+        ----------
+        inputs
+            Batch of inputs, as the dataloader gives it.
+        outputs
+            What is done to its output. Default: profiles are summed.
+
+        Raises
+        ------
+        ModelError
+            If it fails, or its output is not understood.
+        """
         rows = len(next(array for _, array in leaves(inputs)))
         module = self.module
         try:
@@ -91,8 +115,15 @@ class LoadedModel:
                 "type is wrong, dataloader.args can often change it, as in dtype: np.float32"
             ) from error
         self._check_structure(output)
-        parts = [columns(_array(part), rows) for _, part in output_parts(output)]
-        return np.concatenate(parts, axis=1).astype(np.float64)
+        try:
+            tensors = to_tensors(output, torch.device("cpu"))
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"the output of model {self.name} is not understood: {type(output).__name__} holds no arrays of numbers "
+                f"({error}). Needed is an array, or a list or dict of arrays, each (batch, tasks) or a profile"
+            ) from error
+        joined = (outputs or self.outputs({})).join(tensors, rows)
+        return joined.detach().double().numpy()
 
     def _check_structure(self, output: Any) -> None:
         """Check that outputs can be told apart by the names of the schema, whatever their order."""
@@ -114,13 +145,19 @@ class LoadedModel:
         schemas = self._target_schemas()
         labels: list[str] = []
         for key, schema in schemas:
-            name, own = schema.name or key, _column_labels(schema)
-            if own is None and tuple(schema.shape or ()) in ((1,), ()) and name is not None:
+            name, own, size = schema.name or key, _column_labels(schema), _size(schema)
+            if own is None and name is not None and size == 1:
                 own = [str(name)]
+            elif own is None and name is not None and size is not None and len(schemas) > 1:
+                own = [str(number) for number in range(size)]
             if not own:
                 return None
             labels += [f"{name}/{label}" if len(schemas) > 1 and len(own) > 1 else label for label in own]
         return labels
+
+    def outputs(self, reductions: Mapping[int, Reduction]) -> Outputs:
+        """Return how the model's output becomes (batch, tasks)."""
+        return Outputs(tuple(_track_axis(schema) for _, schema in self._target_schemas()), reductions)
 
     def targets(self) -> Targets:
         """Return the outputs under unique names.
@@ -137,7 +174,7 @@ class LoadedModel:
             shapes = ", ".join(str(tuple(schema.shape or ())) for _, schema in self._target_schemas())
             raise ModelError(
                 f"the schema of model {self.name} gives its outputs the shape {shapes} and no labels: needed is one "
-                "number per task, (tasks,); profile outputs have to be reduced inside the model"
+                "number per task, (tasks,), or a profile, (positions, tracks) or (tracks, positions)"
             )
         if labels is not None and count not in (None, len(labels)):
             logger.warning(
@@ -150,20 +187,18 @@ class LoadedModel:
             labels = None
         if labels is None:
             labels = [f"output_{index}" for index in range(count or 0)]
-        return Targets([label or f"output_{index}" for index, label in enumerate(labels)])
+        profiles = [
+            _track_axis(schema) is not None for _, schema in self._target_schemas() for _ in range(_size(schema) or 0)
+        ]
+        return Targets([label or f"output_{index}" for index, label in enumerate(labels)], profiles)
 
     def _target_schemas(self) -> list[tuple[Any, Any]]:
         schemas = self.kipoi.schema.targets
         return list(output_parts(schemas if isinstance(schemas, Mapping | list | tuple) else [schemas]))
 
     def _output_count(self) -> int | None:
-        sizes = []
-        for _, schema in self._target_schemas():
-            shape = tuple(schema.shape or ())
-            if len(shape) > 1 or None in shape:
-                return None
-            sizes.append(int(shape[0]) if shape else 1)
-        return sum(sizes)
+        sizes = [_size(schema) for _, schema in self._target_schemas()]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
     def length(self, args: Mapping[str, Any], wanted: int | None) -> int:
         """Return the length of the model's sequences in bp.
@@ -275,10 +310,6 @@ def _cast(inputs: Any, dtype: torch.dtype | None) -> Any:
     return array.astype(torch.empty(0, dtype=dtype).numpy().dtype, copy=False)
 
 
-def _array(part: Any) -> np.ndarray:
-    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
-
-
 def _column_labels(schema: Any) -> list[str] | None:
     """Return the labels of an array without empty lines at the end; None for none or for a label file that is not there."""
     labels = [str(label) for label in schema.column_labels or ()]
@@ -288,6 +319,31 @@ def _column_labels(schema: Any) -> list[str] | None:
         logger.warning("the label file %s of the model is not there", labels[0])
         return None
     return labels or None
+
+
+def _size(schema: Any) -> int | None:
+    """Return how many tasks an array holds, its tracks where it is a profile; None where the schema does not say."""
+    shape, axis = tuple(schema.shape or ()), _track_axis(schema)
+    if axis is not None:
+        return int(shape[axis - 1])
+    return None if len(shape) > 1 or None in shape else int(shape[0]) if shape else 1
+
+
+def _track_axis(schema: Any) -> int | None:
+    """Return the axis of a profile's tracks, batch counted; None where the array is no profile.
+
+    It is the axis with as many entries as there are labels, else the shorter one.
+    """
+    shape = tuple(schema.shape or ())
+    if len(shape) != 2 or shape == (None, None):
+        return None
+    labels = _column_labels(schema)
+    fitting = [axis for axis, size in enumerate(shape) if labels is not None and size == len(labels)]
+    known = [axis for axis, size in enumerate(shape) if size is not None]
+    if len(fitting) != 1:
+        shortest = min(shape[axis] for axis in known)
+        fitting = [axis for axis in known if shape[axis] == shortest]
+    return fitting[0] + 1 if len(fitting) == 1 else None
 
 
 def _parameters(dataloader: Any) -> Mapping[str, inspect.Parameter]:

@@ -2,6 +2,9 @@
 
 import contextlib
 import importlib
+import importlib.util
+import logging
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -12,7 +15,12 @@ from typing import Any
 import torch
 
 from kipoi_deepmr.errors import ModelError, suggestion
+from kipoi_deepmr.model.keras import keras_2
 from kipoi_deepmr.model.loaded import LoadedModel, causes, reason
+
+logger = logging.getLogger(__name__)
+
+_EXTRAS = {"tensorflow": "keras", "keras": "keras", "tf_keras": "keras", "h5py": "spliceai", "spliceai": "spliceai"}
 
 
 def load_model(name: str, source: str = "kipoi", directory: Path | None = None) -> LoadedModel:
@@ -53,12 +61,35 @@ def load_model(name: str, source: str = "kipoi", directory: Path | None = None) 
     except Exception as error:
         raise ModelError(_explain_source(name, source, error)) from error
     try:
-        # Kipoi prints what it notices in a schema; standard output belongs to our results.
-        with _own_modules(folder), _weights_on_cpu_without_cuda(), contextlib.redirect_stdout(sys.stderr):
-            loaded = kipoi.get_model(name, source=source)
+        loaded = _loaded(name, source, folder)
     except Exception as error:
         raise ModelError(_explain_load(name, folder, error)) from error
     return LoadedModel(loaded, name, source, folder)
+
+
+def _loaded(name: str, source: str, folder: Path) -> Any:
+    import kipoi
+
+    def load() -> Any:
+        # Kipoi prints what it notices in a schema; standard output belongs to our results.
+        with _own_modules(folder), _weights_on_cpu_without_cuda(), contextlib.redirect_stdout(sys.stderr):
+            return kipoi.get_model(name, source=source)
+
+    try:
+        return load()
+    except Exception as error:
+        if not (_is_keras(folder) and importlib.util.find_spec("tf_keras") and importlib.util.find_spec("tensorflow")):
+            raise
+        logger.info("Keras cannot read model %s (%s): Keras 2 (tf_keras) is tried", name, reason(error))
+    with keras_2():
+        return load()
+
+
+def _is_keras(folder: Path) -> bool:
+    """Tell whether a model directory describes a Keras model."""
+    path = next((path for path in (folder / "model.yaml", folder / "model.yml") if path.exists()), None)
+    text = path.read_text(encoding="utf-8") if path else ""
+    return re.search(r"^(defined_as|type):.*keras", text, re.IGNORECASE | re.MULTILINE) is not None
 
 
 @contextmanager
@@ -149,9 +180,11 @@ def _explain_load(name: str, folder: Path, error: Exception) -> str:
         )
     absent = [part.name for part in causes(error) if isinstance(part, ModuleNotFoundError) and part.name]
     if absent and not (folder / f"{absent[0].partition('.')[0]}.py").exists():
+        extra = _EXTRAS.get(absent[0].partition(".")[0])
+        how = f'pip install "kipoi_deepmr[{extra}]"' if extra else "install the package"
         return (
-            f"{text}. The model needs '{absent[0]}', which is neither a file of the model nor installed: install the "
-            "package (see the dependencies in its model.yaml), or put the file into the folder"
+            f"{text}. The model needs '{absent[0]}', which is neither a file of the model nor installed: {how} (see the "
+            "dependencies in its model.yaml), or put the file into the folder"
         )
     if any(isinstance(part, FileNotFoundError) for part in causes(error)) or "download" in chain.lower():
         return f"{text}. A file of the model could not be read or downloaded: check the path or the network"

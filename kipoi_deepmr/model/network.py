@@ -2,9 +2,10 @@
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
-from kipoi_deepmr.model.layout import Key, Layout, convert, leaves
+from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction
+from kipoi_deepmr.model.keras import KerasFunction, is_keras
+from kipoi_deepmr.model.layout import Key, Layout, convert, leaves, to_text
+from kipoi_deepmr.model.outputs import Outputs
 
 _TOLERANCE = 1e-4
 
@@ -34,6 +38,8 @@ class SequenceNetwork(nn.Module):
         where its `forward` takes one argument that is called otherwise.
     given : Layout, optional
         Layout in which `forward` is given the sequence, when it is that of another model.
+    outputs : Outputs, optional
+        How its output becomes (batch, tasks).
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class SequenceNetwork(nn.Module):
         other_keys: tuple[Key, ...],
         as_dict: bool,
         given: Layout | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -50,7 +57,13 @@ class SequenceNetwork(nn.Module):
         self._own_layout = layout
         self.other_keys = other_keys
         self.as_dict = as_dict
+        self._outputs = outputs or Outputs()
         self._accepted = _accepted(module)
+
+    @property
+    def opaque(self) -> bool:
+        """Whether torch cannot see the network's operations."""
+        return isinstance(self.module, OpaqueNetwork)
 
     def forward(self, sequence: Tensor, *others: Tensor) -> Tensor:
         """Predict.
@@ -72,18 +85,22 @@ class SequenceNetwork(nn.Module):
         ModelError
             If the output is not (batch, tasks).
         """
-        if self.layout != self._own_layout:
-            sequence = convert(sequence, self.layout, self._own_layout)
-        parts = [columns(part, len(sequence)) for _, part in output_parts(self._call(sequence, others))]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        own = self._own_layout
+        sequence = sequence if self.layout == own else convert(sequence, self.layout, own)
+        inputs: dict[Any, Any] = {own.key: sequence, **dict(zip(self.other_keys, others, strict=True))}
+        for twin in own.twins:
+            inputs[twin.key] = convert(sequence, own, twin, reverse=twin.reverse)
+        if own.text:
+            inputs[own.key] = to_text(sequence)
+        return self._outputs.join(self._call(inputs), len(sequence))
 
-    def _call(self, sequence: Tensor, others: tuple[Tensor, ...]) -> Any:
-        key = self._own_layout.key
-        if key is None:
-            return self.module(sequence)
-        inputs: dict[Any, Tensor] = {key: sequence, **dict(zip(self.other_keys, others, strict=True))}
+    def _call(self, inputs: dict[Any, Any]) -> Any:
+        in_order = [inputs[key] for key in (sorted(inputs) if len(inputs) > 1 and not self.as_dict else inputs)]
+        if self.opaque:
+            is_array = self._own_layout.key is None
+            return self.module(in_order[0] if is_array else inputs if self.as_dict else in_order)
         if not self.as_dict:
-            return self.module(*(inputs[index] for index in sorted(inputs)))
+            return self.module(*in_order)
         if self._accepted is None:
             return self.module(**inputs)
         if len(self._accepted) == 1 and self._accepted[0] not in inputs:
@@ -118,61 +135,48 @@ def _accepted(module: nn.Module) -> list[str] | None:
     return [parameter.name for parameter in parameters]
 
 
-def output_parts(output: Any) -> Iterator[tuple[Key, Any]]:
-    """Yield the arrays of a model output with their names; those of a dict in the order of the names.
+def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
+    """Return the network of a Kipoi model.
 
-    A network's dict and that of the model's schema may stand in another order, so neither order is taken.
-    """
-    if isinstance(output, Mapping):
-        yield from sorted(output.items(), key=lambda item: str(item[0]))
-    elif isinstance(output, list | tuple):
-        yield from enumerate(output)
-    else:
-        yield None, output
+    Parameters
+    ----------
+    model
+        The Kipoi model, or a member of an ensemble inside one.
+    folder
+        Its model directory.
+    part
+        Which member it is.
 
-
-def columns(part: Any, batch: int) -> Any:
-    """Return an output array as (batch, tasks); (batch,) becomes one task.
-
-    Raises
-    ------
-    ModelError
-        If it has another shape or number of rows.
-    """
-    shape = tuple(getattr(part, "shape", ()))
-    if len(shape) == 1 and shape[0] == batch:
-        return part[:, None]
-    if len(shape) != 2 or shape[0] != batch:
-        raise ModelError(
-            f"the model's output has shape {shape} for a batch of {batch}: needed is (batch, tasks), one number per "
-            "sequence and task; profile outputs have to be reduced inside the model"
-        )
-    return part
-
-
-def find_module(model: Any) -> nn.Module:
-    """Return the torch network that a Kipoi model carries.
+    Returns
+    -------
+    torch.nn.Module
+        The torch network that it carries; else its Keras model, or its `predict_on_batch`, as an `OpaqueNetwork`.
 
     Raises
     ------
     ModelError
-        If it carries none, or several and none is called `model`.
+        If it carries several torch networks and none is called `model`, or cannot predict.
     """
     if isinstance(model, nn.Module) and type(model).forward is not nn.Module.forward:
         return model
     named = getattr(model, "model", None)
     if isinstance(named, nn.Module):
         return named
-    modules = {name: value for name, value in vars(model).items() if isinstance(value, nn.Module)}
+    for candidate in (model, named):
+        if is_keras(candidate):
+            return KerasFunction(candidate)
+    modules = {name: value for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)}
     if len(set(modules.values())) == 1:
         return next(iter(modules.values()))
     kind = type(model).__name__
     if modules:
         raise ModelError(f"{kind} carries several networks ({', '.join(modules)}): name the one to use `model`")
-    raise ModelError(
-        f"{kind} carries no torch network (looked for an nn.Module among its attributes): "
-        "in this version the model has to be a PyTorch model"
-    )
+    if not callable(getattr(model, "predict_on_batch", None)):
+        raise ModelError(
+            f"{kind} carries no torch network (looked for an nn.Module among its attributes) and no Keras model, and has "
+            "no predict_on_batch: it cannot be asked for predictions"
+        )
+    return PredictFunction(model, folder, part=part)
 
 
 def to_batch(
@@ -198,7 +202,8 @@ def to_batch(
     tuple
         Names of the other inputs; arrays that hold no numbers, such as names, are left out.
     """
-    others = {key: array for key, array in leaves(inputs) if key != layout.key and array.dtype.kind in "fiub"}
+    mutated = {layout.key, *(twin.key for twin in layout.twins)}
+    others = {key: array for key, array in leaves(inputs) if key not in mutated and array.dtype.kind in "fiub"}
 
     def tensor(array: np.ndarray, dtype: torch.dtype | None) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
@@ -214,6 +219,8 @@ def sequence_dtype(module: nn.Module, layout: Layout) -> torch.dtype:
     It is that of the network's floating-point parameters, or float32 if it has none. Integers of the dataloader stay
     integers if the network has an embedding, which takes nothing else.
     """
+    if layout.text:
+        return float_dtype(module) or torch.float32
     given = torch.as_tensor(np.empty(0, layout.dtype)).dtype
     real = float_dtype(module) or (given if given.is_floating_point else torch.float32)
     embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
@@ -257,6 +264,8 @@ def lent(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
 
 def weights_digest(module: nn.Module) -> str:
     """Return the sha256 of a network's parameters and buffers."""
+    if isinstance(module, OpaqueNetwork):
+        return module.weights_digest()
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, Tensor):  # extra state of a module

@@ -3,10 +3,11 @@
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kipoi_deepmr.config import Config, Task
 from kipoi_deepmr.errors import TaskError, suggestion
+from kipoi_deepmr.model.outputs import Reduction
 
 _LISTED = 12
 
@@ -25,12 +26,15 @@ class Target:
         Which of the outputs with this label it is, counted from 1.
     repeated : bool
         Whether the label occurs more than once.
+    profile : bool
+        Whether it is a track of a profile, which has to be reduced to one number.
     """
 
     index: int
     label: str
     occurrence: int
     repeated: bool
+    profile: bool = False
 
     @property
     def name(self) -> str:
@@ -45,15 +49,18 @@ class Targets(Sequence[Target]):
     ----------
     labels
         The model's labels, one per output column.
+    profiles
+        Whether each of them is a track of a profile. Default: none is.
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], profiles: Sequence[bool] = ()) -> None:
         counts = Counter(labels)
         seen: Counter[str] = Counter()
         self._targets: list[Target] = []
         for index, label in enumerate(labels):
             seen[label] += 1
-            self._targets.append(Target(index, label, seen[label], counts[label] > 1))
+            profile = bool(profiles[index]) if index < len(profiles) else False
+            self._targets.append(Target(index, label, seen[label], counts[label] > 1, profile))
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -138,12 +145,15 @@ class Selection:
         Path of the peaks of each exposure as written in the configuration; empty when one BED serves all.
     notes : tuple of str
         What a user should know of the choice.
+    reductions : dict of int to Reduction
+        What is done to the profiles among them, by index.
     """
 
     exposures: Mapping[str, Target]
     outcomes: Mapping[str, Target]
     peaks: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    reductions: Mapping[int, Reduction] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[int]:
@@ -188,7 +198,27 @@ def select(targets: Targets, config: Config) -> Selection:
         {name: target for name, (target, _) in outcomes.items()},
         peaks,
         (*notes, *more_notes),
+        {
+            **_reductions(config.exposures, exposures, "exposures"),
+            **_reductions(config.outcomes, outcomes, "outcomes"),
+        },
     )
+
+
+def _reductions(tasks: Mapping[str, Task], named: Mapping[str, tuple[Target, str]], side: str) -> dict[int, Reduction]:
+    found = {}
+    for target, key in named.values():
+        task = tasks[key]
+        if target.profile and task.reduce is None:
+            raise TaskError(
+                f"{side}.{key}: '{target.name}' is a profile along the sequence, an effect is one number: add reduce: mean, "
+                "sum, max or logsumexp, and window: [start, end) for a part of it"
+            )
+        if task.reduce is not None and not target.profile:
+            raise TaskError(f"{side}.{key}: '{target.name}' is one number per sequence, no profile: leave `reduce` out")
+        if task.reduce is not None:
+            found[target.index] = Reduction(task.reduce, task.window)
+    return found
 
 
 def _named(

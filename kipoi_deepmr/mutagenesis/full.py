@@ -103,7 +103,8 @@ class FullEngine:
 
     def share(self, other: "FullEngine") -> None:
         """Take over what another engine of the same network has found: its captured passes, whether sequences mix."""
-        self._passes = other._passes
+        if self.whole_precision == other.whole_precision:
+            self._passes = other._passes
         self._mix_sequences, self._whole_rows = other._mix_sequences, other._whole_rows
 
     @property

@@ -17,6 +17,7 @@ from kipoi_deepmr.errors import ModelError, TaskError
 from kipoi_deepmr.model import (
     InputBatch,
     LoadedModel,
+    Outputs,
     Selection,
     SequenceNetwork,
     check_agreement,
@@ -48,12 +49,15 @@ class Source:
         Its network.
     columns : tuple of int
         Its outputs that are exposures and outcomes, in their order.
+    outputs : Outputs
+        How its output becomes (batch, tasks).
     """
 
     name: str
     model: LoadedModel
     module: nn.Module
     columns: tuple[int, ...]
+    outputs: Outputs
 
 
 @dataclass(frozen=True)
@@ -92,25 +96,33 @@ def find_sources(config: Config, model: LoadedModel, selection: Selection) -> li
         If a member lacks a task.
     """
     columns, uncertainty = tuple(selection.columns), config.uncertainty
+    outputs = model.outputs(selection.reductions)
     if uncertainty.method != "ensemble":
-        return [Source(model.name, model, model.module, columns)]
+        return [Source(model.name, model, model.module, columns, outputs)]
     if uncertainty.members is None:
-        return [Source(f"member {n}", model, module, columns) for n, module in enumerate(model.members(), start=1)]
+        members = enumerate(model.members(), start=1)
+        return [Source(f"member {number}", model, module, columns, outputs) for number, module in members]
     sources = []
     for member in uncertainty.members:
         source = member.source or config.model.source
         same = (member.name, source) == (config.model.name, config.model.source)
         loaded = model if same else load_model(member.name, source, config.directory)
-        sources.append(Source(member.name, loaded, loaded.module, _columns(member.name, loaded, selection)))
+        own = _columns(member.name, loaded, selection)
+        reductions = {
+            column: selection.reductions[index]
+            for column, index in zip(own, columns, strict=True)
+            if index in selection.reductions
+        }
+        sources.append(Source(member.name, loaded, loaded.module, own, loaded.outputs(reductions)))
     return sources
 
 
 def _columns(name: str, model: LoadedModel, selection: Selection) -> tuple[int, ...]:
     targets = model.targets()
-    places = {(target.label, target.occurrence): target.index for target in targets}
+    places = {(target.label, target.occurrence, target.profile): target.index for target in targets}
     for side, named in (("exposures", selection.exposures), ("outcomes", selection.outcomes)):
         for key, target in named.items():
-            if (target.label, target.occurrence) not in places:
+            if (target.label, target.occurrence, target.profile) not in places:
                 shown = ", ".join(one.name for one in targets[:6])
                 raise TaskError(
                     f"uncertainty.members: {name} has no output '{target.name}' ({side}.{key}); it has {len(targets)} "
@@ -118,7 +130,7 @@ def _columns(name: str, model: LoadedModel, selection: Selection) -> tuple[int, 
                     "leave it out, or correct the labels in its model.yaml"
                 )
     chosen = (*selection.exposures.values(), *selection.outcomes.values())
-    return tuple(places[target.label, target.occurrence] for target in chosen)
+    return tuple(places[target.label, target.occurrence, target.profile] for target in chosen)
 
 
 @contextmanager
@@ -130,6 +142,7 @@ def lent_members(
     device: torch.device,
     *,
     draws: int,
+    wanted: str | int | None = None,
 ) -> Iterator[tuple[tuple[Member, ...], torch.dtype]]:
     """Put networks on the device, checked against their models; at the end they are given back.
 
@@ -147,6 +160,8 @@ def lent_members(
         Where to put them.
     draws
         Thinned networks of each; 1 takes it as it is.
+    wanted
+        Which input is mutated, where several hold the sequence.
 
     Yields
     ------
@@ -163,7 +178,7 @@ def lent_members(
         If draws are asked for and a network has no dropout.
     """
     inputs = read(main)
-    layout = find_layout(inputs, codes)
+    layout = find_layout(inputs, codes, wanted)
     dtype = sequence_dtype(sources[0].module, layout)
     batch, other_keys = to_batch(inputs, layout, device, dtype)
     with ExitStack() as stack:
@@ -171,20 +186,23 @@ def lent_members(
         for source in sources:
             stack.enter_context(lent(source.module, device))
             own = inputs if source.model is main else read(source.model)
-            own_layout = layout if source.model is main else find_layout(own, codes)
+            own_layout = layout if source.model is main else find_layout(own, codes, wanted)
             _, own_keys = to_batch(own, own_layout, device, dtype)
             if own_keys != other_keys:
                 raise ModelError(
                     f"uncertainty.members: besides the sequence {source.name} takes {_listed(own_keys)}, {main.name} "
                     f"{_listed(other_keys)}: the members are called with the inputs of {main.name}, leave {source.name} out"
                 )
-            network = SequenceNetwork(source.module, own_layout, own_keys, isinstance(own, dict), given=layout).eval()
+            module = source.model.text_network(source.module) if own_layout.text else source.module
+            network = SequenceNetwork(
+                module, own_layout, own_keys, isinstance(own, dict), given=layout, outputs=source.outputs
+            ).eval()
             if source.model is not main:
-                check_agreement(network, batch, source.model.predict(own))
+                check_agreement(network, batch, source.model.predict(own, source.outputs))
             members.append(Member(source.name, network, source.columns, (), weights_digest(source.module)))
         ours = [member.network for source, member in zip(sources, members, strict=True) if source.model is main]
         if ours:
-            expected = main.predict(inputs)
+            expected = main.predict(inputs, sources[0].outputs)
             check_agreement(ours[0], batch, expected, ours[1:])
             _check_labels(main, expected.shape[1])
         if draws > 1:

@@ -262,10 +262,15 @@ def prepare(
             return WindowInputs(one.dataloader, given, windows, intervals_arg=asked, num_workers=num_workers)
 
         inputs, codes, draws = inputs_of(model), _codes(genome, windows, few), config.uncertainty.draws
-        with lent_members(sources, model, lambda one: inputs_of(one).load(few), codes, place, draws=draws) as (
-            members,
-            dtype,
-        ):
+        with lent_members(
+            sources,
+            model,
+            lambda one: inputs_of(one).load(few),
+            codes,
+            place,
+            draws=draws,
+            wanted=config.dataloader.sequence_input,
+        ) as (members, dtype):
             yield Job(config, model, selection, windows, inputs, genome, members, positions, place, dtype, batch_size)
 
 
@@ -306,10 +311,11 @@ def _windows(
     section = config.sequences
     peaks = selection.peaks or dict.fromkeys(selection.exposures, str(section.intervals))
     exposures = [target.index for target in selection.exposures.values()]
+    outputs = model.outputs(selection.reductions)
 
     def predict(candidates: Windows) -> NDArray[np.float64]:
         loader = WindowInputs(model.dataloader, args, candidates, intervals_arg=config.dataloader.intervals_arg)
-        return model.predict(loader.load(range(len(candidates))))[:, exposures].T
+        return model.predict(loader.load(range(len(candidates))), outputs)[:, exposures].T
 
     return select_windows(
         {name: config.resolve(path) for name, path in peaks.items()},

@@ -200,7 +200,9 @@ def explain_no_dropout(module: nn.Module) -> DropoutError:
     ]
     hidden = _hidden_dropouts(module)
     if hidden:
-        found = f"That of {', '.join(hidden)} runs inside one torch call, where its mask cannot be fixed."
+        found = f"That of {', '.join(hidden)} runs inside one call, where its mask cannot be fixed."
+    elif getattr(module, "why_no_dropout", ""):
+        found = str(module.why_no_dropout)
     elif idle:
         found = f"It has dropout modules ({', '.join(idle)}), but with p=0 or never called in eval mode."
     elif any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
@@ -216,8 +218,9 @@ def explain_no_dropout(module: nn.Module) -> DropoutError:
 
 
 def _hidden_dropouts(module: nn.Module) -> list[str]:
-    """Return the parts whose dropout runs inside one torch call: between recurrent layers, on attention weights."""
-    return [
+    """Return the parts whose dropout runs inside one call: between recurrent layers, on attention weights."""
+    told = [name for part in module.modules() for name in getattr(part, "hidden_dropouts", list)()]
+    return told + [
         name or type(part).__name__
         for name, part in module.named_modules()
         if (isinstance(part, nn.RNNBase) and part.num_layers > 1 and part.dropout > 0)
@@ -229,6 +232,6 @@ def _warn_of_hidden_dropout(module: nn.Module) -> None:
     hidden = _hidden_dropouts(module)
     if hidden:
         logger.warning(
-            "the dropout inside %s stays off in all draws: it runs inside one torch call, where its mask cannot be fixed",
+            "the dropout inside %s stays off in all draws: it runs inside one call, where its mask cannot be fixed",
             ", ".join(hidden),
         )

@@ -1,0 +1,143 @@
+"""What a model returns as (batch, tasks): arrays joined, profiles reduced to one number per track."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kipoi_deepmr.errors import ModelError
+from kipoi_deepmr.model.layout import Key
+
+_REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda profile: profile.mean(1),
+    "sum": lambda profile: profile.sum(1),
+    "max": lambda profile: profile.amax(1),
+    "logsumexp": lambda profile: profile.logsumexp(1),
+}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How a profile becomes one number.
+
+    Attributes
+    ----------
+    how : str
+        ``mean``, ``sum``, ``max`` or ``logsumexp`` over positions.
+    window : tuple of int or None
+        Positions [start, end) of the profile; None for all.
+    """
+
+    how: str
+    window: tuple[int, int] | None = None
+
+    def __call__(self, profile: Tensor) -> Tensor:
+        """Reduce a profile (batch, positions, tracks) to (batch, tracks).
+
+        Raises
+        ------
+        ModelError
+            If the window leaves the profile.
+        """
+        if self.window is not None:
+            if self.window[1] > profile.shape[1]:
+                raise ModelError(
+                    f"window: {list(self.window)} leaves the profile, which has {profile.shape[1]} positions"
+                )
+            profile = profile[:, self.window[0] : self.window[1]]
+        return _REDUCTIONS[self.how](profile)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """How a model's output becomes (batch, tasks).
+
+    Attributes
+    ----------
+    track_axes : tuple
+        Per array, in their order, the axis of the tracks of a profile, 1 or 2, the other one being that of the positions;
+        None for an array that is no profile.
+    reductions : dict of int to Reduction
+        What is done to the profile of a task, by its index among all tasks.
+    """
+
+    track_axes: tuple[int | None, ...] = ()
+    reductions: Mapping[int, Reduction] = field(default_factory=dict)
+
+    def join(self, output: Any, batch: int) -> Tensor:
+        """Return a model's output as one tensor.
+
+        Parameters
+        ----------
+        output
+            A tensor, or a list or dict of tensors.
+        batch
+            Rows that were asked for.
+
+        Returns
+        -------
+        torch.Tensor, shape=(batch, tasks)
+            Several arrays are joined along the tasks. A track whose reduction is not given is reduced like another one.
+
+        Raises
+        ------
+        ModelError
+            If an array is not understood.
+        """
+        parts: list[Tensor] = []
+        for number, (_, part) in enumerate(output_parts(output)):
+            axis = self.track_axes[number] if number < len(self.track_axes) else None
+            first = sum(one.shape[1] for one in parts)
+            parts.append(columns(part, batch) if axis is None else self._reduced(part, axis, batch, first))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _reduced(self, part: Tensor, track_axis: int, batch: int, first: int) -> Tensor:
+        if part.ndim != 3 or part.shape[0] != batch:
+            raise ModelError(
+                f"the schema describes a profile, but the model returns the shape {tuple(part.shape)} for a batch of {batch}: "
+                "needed is (batch, positions, tracks) or (batch, tracks, positions)"
+            )
+        profile = part.movedim(track_axis, 2)
+        tracks = profile.shape[2]
+        wanted = {index - first: how for index, how in self.reductions.items() if 0 <= index - first < tracks}
+        kinds = list(dict.fromkeys(wanted.values())) or [Reduction("sum")]
+        if len(kinds) == 1:
+            return kinds[0](profile)
+        reduced = [kind(profile) for kind in kinds]
+        chosen = [reduced[kinds.index(wanted.get(track, kinds[0]))][:, track] for track in range(tracks)]
+        return torch.stack(chosen, dim=1)
+
+
+def output_parts(output: Any) -> Iterator[tuple[Key, Any]]:
+    """Yield the arrays of a model output with their names; those of a dict in the order of the names.
+
+    A network's dict and that of the model's schema may stand in another order, so neither order is taken.
+    """
+    if isinstance(output, Mapping):
+        yield from sorted(output.items(), key=lambda item: str(item[0]))
+    elif isinstance(output, list | tuple):
+        yield from enumerate(output)
+    else:
+        yield None, output
+
+
+def columns(part: Any, batch: int) -> Any:
+    """Return an output array as (batch, tasks); (batch,) becomes one task.
+
+    Raises
+    ------
+    ModelError
+        If it has another shape or number of rows.
+    """
+    shape = tuple(getattr(part, "shape", ()))
+    if len(shape) == 1 and shape[0] == batch:
+        return part[:, None]
+    if len(shape) != 2 or shape[0] != batch:
+        raise ModelError(
+            f"the model's output has shape {shape} for a batch of {batch}: needed is (batch, tasks), one number per "
+            "sequence and task, or a profile whose shape, (positions, tracks) or (tracks, positions), is in the schema "
+            "of its model.yaml"
+        )
+    return part
