@@ -65,3 +65,11 @@ def test_torch_is_left_as_it_was(precision):
     full.run(block, range(3))
     local.run(block, range(3))
     assert flags() == before
+
+
+def test_passes_are_shared_between_engines_of_one_precision_only():
+    (full, local), block, _ = engines("bfloat16")
+    local.prepare(block)
+    full.share(local)
+    low = full.run(block, range(3)).reference_mean
+    assert np.abs(low - local.run(block, range(3)).reference_mean).max() > 1e-6
