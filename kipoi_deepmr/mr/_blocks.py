@@ -1,7 +1,9 @@
 """Many fits in bounded memory: blocks of rows, and the seeded parametric bootstrap over blocks of draws."""
 
+import math
 from collections.abc import Callable, Iterator
 from numbers import Integral
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +13,47 @@ from kipoi_deepmr.mr._inputs import FloatArray
 _TILE = 2**15
 _NORMALS = 2**21
 _HELD = 2**23
+# Elements of the arrays of a regression that stay in the cache of a core.
+_REGRESSION = 2**16
+
+Result = TypeVar("Result")
+
+
+def over_blocks(fit: Callable[..., Result], *arrays: FloatArray) -> Result:
+    """Return the result of `fit`, a dataclass of arrays (...) or (..., J), computed block by block of the leading axes.
+
+    The first array has the shape (..., J); the others have it or broadcast to it. Only the blocks of which `fit` makes
+    copies are in memory beside the result.
+    """
+    shape = arrays[0].shape
+    if math.prod(shape) <= _REGRESSION or len(shape) < 2:
+        return fit(*arrays)
+    padded = [array.reshape((1,) * (len(shape) - array.ndim) + array.shape) for array in arrays]
+    whole: dict[str, np.ndarray[Any, Any]] = {}
+    for where in _leading_blocks(shape[:-1], max(1, _REGRESSION // max(1, shape[-1]))):
+        # What broadcasts along an axis has one element there.
+        parts = [
+            array[tuple(slice(None) if size == 1 else one for size, one in zip(array.shape, where, strict=False))]
+            for array in padded
+        ]
+        result = fit(*parts)
+        for name, part in vars(result).items():
+            if name not in whole:
+                whole[name] = np.empty((*shape[:-1], *part.shape[len(where) :]), part.dtype)
+            whole[name][where] = part
+    return type(result)(**whole)
+
+
+def _leading_blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, ...]]:
+    """Yield slices of every axis that hold at most about `rows` elements, the last axes whole where they fit."""
+    steps, left = [], rows
+    for size in reversed(shape):
+        steps.append(max(1, min(size, left)))
+        left //= max(1, size)
+    starts = [range(0, size, step) for size, step in zip(shape, reversed(steps), strict=True)]
+    for index in np.ndindex(*(len(start) for start in starts)):
+        firsts = [start[i] for start, i in zip(starts, index, strict=True)]
+        yield tuple(slice(first, first + start.step) for first, start in zip(firsts, starts, strict=True))
 
 
 def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,12 @@ class Design:
     used: BoolArray
     invalid: IntArray
 
-    @property
+    @cached_property
     def n_instruments(self) -> IntArray:
         """Number of variants that are present."""
         return np.asarray(np.count_nonzero(self.present, axis=-1), dtype=np.int64)
 
-    @property
+    @cached_property
     def n_used(self) -> IntArray:
         """Number of variants with a positive weight."""
         return np.asarray(np.count_nonzero(self.used, axis=-1), dtype=np.int64)
@@ -151,6 +152,11 @@ def masked_median(values: FloatArray, valid: BoolArray) -> FloatArray:
     return np.where(count > 0, np.where(lower == upper, lower, (lower + upper) / 2), np.nan)
 
 
+def where_used(values: FloatArray, used: BoolArray) -> FloatArray:
+    """Return the values, 0 where not used; `values` itself where all are."""
+    return values if used.all() else np.where(used, values, 0.0)
+
+
 def _present(data: Associations, psi: FloatArray | None) -> BoolArray:
     absent = np.isnan(data.bx) | np.isnan(data.by) | np.isnan(data.byse)
     if psi is not None:
@@ -185,10 +191,10 @@ def _reasons(invalid_se: BoolArray, infinite: BoolArray) -> IntArray:
 def _columns(
     data: Associations, precision: FloatArray, used: BoolArray, present: BoolArray, invalid: IntArray
 ) -> Design:
-    kept = np.where(used, precision, 0.0)
+    kept = where_used(precision, used)
     return Design(
-        x=np.multiply(data.bx, kept, out=np.zeros_like(kept), where=used),
-        y=np.multiply(data.by, kept, out=np.zeros_like(kept), where=used),
+        x=where_used(data.bx * kept, used),
+        y=where_used(data.by * kept, used),
         sign=np.copysign(kept, data.bx),
         present=present,
         used=used,

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from kipoi_deepmr.mr._design import where_used
 from kipoi_deepmr.mr._inputs import FloatArray, read_variants
 from kipoi_deepmr.mr._regression import dot
 
@@ -59,9 +60,11 @@ def mean_f_statistic(bx: npt.ArrayLike, bxse: npt.ArrayLike, *, where: npt.Array
     ----------
     Bowden et al. (2016), International Journal of Epidemiology 45:1961.
     """
-    strength = f_statistics(bx, bxse)
-    defined = ~np.isnan(strength) & np.asarray(where, dtype=np.bool_)
-    return np.asarray(strength.sum(axis=-1, where=defined) / np.count_nonzero(defined, axis=-1), dtype=np.float64)
+    effect, se = read_variants(bx=bx, bxse=bxse)
+    z = effect / se
+    defined = ~np.isnan(z) & np.asarray(where, dtype=np.bool_)
+    z = where_used(z, defined)
+    return np.asarray(dot(z, z) / np.count_nonzero(defined, axis=-1), dtype=np.float64)
 
 
 @np.errstate(all="ignore")
@@ -103,8 +106,8 @@ def i2_gx(
         effect, se, unit = read_variants(bx=bx, bxse=bxse, byse=byse)
     present = ~(np.isnan(effect) | np.isnan(se) | np.isnan(unit)) & np.asarray(where, dtype=np.bool_)
     # |bx| / byse and bxse / byse enter only as their ratio and as 1 / (bxse / byse).
-    scaled = np.divide(np.abs(effect), se, out=np.zeros(effect.shape), where=present)
-    scale = np.divide(unit, se, out=np.zeros(effect.shape), where=present)
+    scaled = where_used(np.abs(effect) / se, present)
+    scale = where_used(np.broadcast_to(unit / se, present.shape), present)
     mean = dot(scaled, scale) / dot(scale, scale)
     residual = scale * -mean[..., None]
     residual += scaled

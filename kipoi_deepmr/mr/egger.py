@@ -1,12 +1,14 @@
 """MR-Egger regression."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from kipoi_deepmr.mr._blocks import over_blocks
 from kipoi_deepmr.mr._design import build_design, correlate, keep_zero_outcomes, penalize_residuals
-from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, read_associations
+from kipoi_deepmr.mr._inputs import Associations, FloatArray, IntArray, Status, read_associations, read_psi
 from kipoi_deepmr.mr._regression import chi2_pvalue, dot, interval, pvalue, robust_with_intercept, with_intercept
 from kipoi_deepmr.mr._strength import i2_gx
 from kipoi_deepmr.mr.ivw import check_options
@@ -120,6 +122,36 @@ def egger(
     """
     check_options(model, robust, penalized, weights, correlation, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
+    fit = partial(
+        _egger,
+        model=model,
+        robust=robust,
+        penalized=penalized,
+        weights=weights,
+        correlation=correlation,
+        distribution=distribution,
+        alpha=alpha,
+    )
+    arrays = (data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
+    return fit(*arrays) if correlation is not None else over_blocks(fit, *arrays)
+
+
+def _egger(
+    bx: FloatArray,
+    bxse: FloatArray,
+    by: FloatArray,
+    byse: FloatArray,
+    psi: FloatArray,
+    *,
+    model: str,
+    robust: bool,
+    penalized: bool,
+    weights: str,
+    correlation: npt.ArrayLike | None,
+    distribution: str,
+    alpha: float,
+) -> EggerResult:
+    data = Associations(bx, bxse, by, byse)
     design = keep_zero_outcomes(build_design(data, weights=weights, psi=psi, penalized=False), data)
     if correlation is not None:
         design = correlate(design, data, correlation, orient=True)

@@ -1,10 +1,12 @@
 """Inverse-variance weighted Mendelian randomization."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from kipoi_deepmr.mr._blocks import over_blocks
 from kipoi_deepmr.mr._design import Design, build_design, correlate, read_correlation, whiten
 from kipoi_deepmr.mr._inputs import (
     Associations,
@@ -15,6 +17,7 @@ from kipoi_deepmr.mr._inputs import (
     check_alpha,
     check_option,
     read_associations,
+    read_psi,
 )
 from kipoi_deepmr.mr._regression import (
     chi2_pvalue,
@@ -134,6 +137,36 @@ def ivw(
     """
     check_options(model, robust, penalized, weights, correlation, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
+    fit = partial(
+        _ivw,
+        model=model,
+        robust=robust,
+        penalized=penalized,
+        weights=weights,
+        correlation=correlation,
+        distribution=distribution,
+        alpha=alpha,
+    )
+    arrays = (data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
+    return fit(*arrays) if correlation is not None else over_blocks(fit, *arrays)
+
+
+def _ivw(
+    bx: FloatArray,
+    bxse: FloatArray,
+    by: FloatArray,
+    byse: FloatArray,
+    psi: FloatArray,
+    *,
+    model: str,
+    robust: bool,
+    penalized: bool,
+    weights: str,
+    correlation: npt.ArrayLike | None,
+    distribution: str,
+    alpha: float,
+) -> IVWResult:
+    data = Associations(bx, bxse, by, byse)
     design = build_design(data, weights=weights, psi=psi, penalized=penalized)
     if correlation is None:
         f_statistic = mean_f_statistic(data.bx, data.bxse, where=design.present)

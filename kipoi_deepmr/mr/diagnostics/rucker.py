@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from kipoi_deepmr.mr._blocks import over_blocks
 from kipoi_deepmr.mr._design import Design, build_design
 from kipoi_deepmr.mr._inputs import (
     Associations,
@@ -16,6 +17,7 @@ from kipoi_deepmr.mr._inputs import (
     check_alpha,
     check_option,
     read_associations,
+    read_psi,
 )
 from kipoi_deepmr.mr._regression import Fit, chi2_pvalue, dot, interval, pvalue, through_origin, with_intercept
 
@@ -86,8 +88,13 @@ def rucker_q(
     Rucker et al. (2011), Biostatistics 12:122; Bowden et al. (2018), International Journal of Epidemiology 47:1264.
     """
     check_option("weights", weights, ("simple", "delta"))
-    design = build_design(read_associations(bx, bxse, by, byse), weights=weights, psi=psi, penalized=False)
-    return _compare(through_origin(design), with_intercept(design))
+    data = read_associations(bx, bxse, by, byse)
+
+    def compare(bx: FloatArray, bxse: FloatArray, by: FloatArray, byse: FloatArray, psi: FloatArray) -> RuckerQ:
+        design = build_design(Associations(bx, bxse, by, byse), weights=weights, psi=psi, penalized=False)
+        return _compare(through_origin(design), with_intercept(design))
+
+    return over_blocks(compare, data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,59 @@
+"""Fits of many rows in blocks: the numbers of each row alone, whatever broadcasts, in bounded memory."""
+
+import tracemalloc
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from kipoi_deepmr import mr
+from kipoi_deepmr.mr import _blocks
+
+FITS = {
+    "ivw": mr.ivw,
+    "egger": mr.egger,
+    "rucker_q": mr.diagnostics.rucker_q,
+}
+SHAPES = [(7, 30), (2, 3, 5, 30), (1, 4, 0, 30), (3, 1, 30), (5, 0), (30,)]
+
+
+@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("size", [1, 61, 200])
+def test_blocks_of_any_size_give_what_one_block_gives(name, shape, size, monkeypatch):
+    random = np.random.default_rng(1)
+    bx, by = random.normal(size=(2, *shape))
+    bxse, byse = random.uniform(0.1, 1, (2, *shape))
+    bx[random.random(shape) < 0.1] = np.nan
+    whole = FITS[name](bx, bxse, by, byse, weights="delta", psi=0.3)
+    monkeypatch.setattr(_blocks, "_REGRESSION", size)
+    parts = FITS[name](bx, bxse, by, byse, weights="delta", psi=0.3)
+    for field in fields(whole):
+        one, other = (getattr(result, field.name) for result in (whole, parts))
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=0, err_msg=field.name)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (30,), (4, 1), (5, 4, 30), (5, 1, 1)], ids=str)
+def test_psi_of_any_shape_is_cut_with_its_rows(shape, monkeypatch):
+    random = np.random.default_rng(2)
+    bx, by = random.normal(size=(2, 5, 4, 30))
+    psi = random.uniform(-1, 1, shape)
+    se = np.full(bx.shape, 0.3)
+    whole = mr.ivw(bx, se, by, se, weights="delta", psi=psi)
+    monkeypatch.setattr(_blocks, "_REGRESSION", 70)
+    parts = mr.ivw(bx, se, by, se, weights="delta", psi=psi)
+    np.testing.assert_allclose(whole.estimate, parts.estimate, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_many_fits_take_no_more_memory_than_a_block_needs(name):
+    bx, bxse, by, byse = (np.full((400, 3000), value) for value in (1.0, 0.2, 0.8, 0.3))
+    bx[:, ::2] = -0.5
+    tracemalloc.start()
+    try:
+        FITS[name](bx, bxse, by, byse)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < bx.nbytes
