@@ -18,7 +18,7 @@ CORRELATIONS = (0.0, 0.4, 0.8)
 FACTORS = (2, 8, 64)
 PLEIOTROPY = ("none", "balanced", "directional", "correlated")
 SLOPES = (0.0, 0.2)
-# Mean correlation of the errors of two instruments, oriented to positive effects: 0.01 to 0.04 in the example's network.
+# Mean correlation of the errors of two instruments, oriented to positive effects: 0.01 to 0.02 in the example's network.
 COHERENCE = 0.03
 # Of variants with a pleiotropic effect, and its size in units of the exposure effects.
 INVALID = 0.3
