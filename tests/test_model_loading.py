@@ -259,13 +259,16 @@ def test_a_single_output_without_label_has_the_name_of_its_array(tmp_path, label
     assert [target.name for target in load_model(str(folder), "dir").targets()] == [expected]
 
 
+TRACKS = ["task/0", "task/1", "task/2", "task/3", "task"]
+
+
 @pytest.mark.parametrize(
     ("shape", "labels", "axis", "names"),
     [
-        ("(10, 4)", "null", 2, ["output_0", "output_1", "output_2", "output_3"]),
-        ("(4, 10)", "null", 1, ["output_0", "output_1", "output_2", "output_3"]),
-        ("(None, 4)", "null", 2, ["output_0", "output_1", "output_2", "output_3"]),
-        ("(2, 10)", "[a, b, c, d, e, f, g, h, i, j]", 2, list("abcdefghij")),
+        ("(10, 4)", "null", 2, TRACKS),
+        ("(4, 10)", "null", 1, TRACKS),
+        ("(None, 4)", "null", 2, TRACKS),
+        ("(2, 10)", "[a, b, c, d, e, f, g, h, i, j]", 2, [*"abcdefghij", "task"]),
         ("(10, 1)", "null", 2, ["task"]),
     ],
 )

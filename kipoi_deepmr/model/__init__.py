@@ -1,9 +1,11 @@
 """A Kipoi model behind one protocol: where its sequence sits, its outputs by unique names, its torch network."""
 
+from kipoi_deepmr.model.function import PredictFunction
 from kipoi_deepmr.model.layout import Layout, find_layout
 from kipoi_deepmr.model.loaded import LoadedModel
 from kipoi_deepmr.model.loading import load_model
 from kipoi_deepmr.model.network import (
+    Disagreement,
     InputBatch,
     SequenceNetwork,
     check_agreement,
@@ -16,10 +18,12 @@ from kipoi_deepmr.model.outputs import Outputs, Reduction
 from kipoi_deepmr.model.targets import Selection, Target, Targets, select
 
 __all__ = [
+    "Disagreement",
     "InputBatch",
     "Layout",
     "LoadedModel",
     "Outputs",
+    "PredictFunction",
     "Reduction",
     "Selection",
     "SequenceNetwork",

@@ -18,7 +18,7 @@ from kipoi_deepmr.errors import ConfigError, ModelError
 from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction, to_tensors
 from kipoi_deepmr.model.layout import leaves
 from kipoi_deepmr.model.network import evaluating, find_module, float_dtype, weights_digest
-from kipoi_deepmr.model.outputs import Outputs, Reduction, output_parts
+from kipoi_deepmr.model.outputs import Outputs, Reduction, output_parts, tasks_of
 from kipoi_deepmr.model.targets import Targets
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,18 @@ class LoadedModel:
             )
         return [find_module(member, self.folder, f"member {n}") for n, member in enumerate(members, start=1)]
 
-    def text_network(self, inner: nn.Module) -> nn.Module:
-        """Return the network of a model that takes text: its `predict_on_batch`, which calls a network."""
+    def function(self, inner: nn.Module) -> PredictFunction:
+        """Return the model's `predict_on_batch` as a network, for what only it can read or do.
+
+        Raises
+        ------
+        ModelError
+            If `inner`, a network in it, is not the one that it calls.
+        """
         if isinstance(inner, PredictFunction):
             return inner
         if inner is not self.module:
-            raise ModelError(f"the members inside model {self.name} take text, which only predict_on_batch can read")
+            raise ModelError(f"the members inside model {self.name} are no networks for its inputs: it reads text")
         return PredictFunction(self.kipoi, self.folder, None if isinstance(inner, OpaqueNetwork) else inner)
 
     @property
@@ -140,19 +146,16 @@ class LoadedModel:
     def labels(self) -> list[str] | None:
         """Return the labels that the model's schema gives, in the order of its outputs; None when it gives none.
 
-        With several output arrays a label is ``array/label``; the arrays of a dict stand in the order of their names.
+        With several output arrays a label is ``array/label``; the arrays of a dict stand in the order of their names. The
+        tracks of a profile are followed by all of them together, under the name of the array.
         """
         schemas = self._target_schemas()
         labels: list[str] = []
         for key, schema in schemas:
-            name, own, size = schema.name or key, _column_labels(schema), _size(schema)
-            if own is None and name is not None and size == 1:
-                own = [str(name)]
-            elif own is None and name is not None and size is not None and len(schemas) > 1:
-                own = [str(number) for number in range(size)]
+            own = _own_labels(schema, schema.name or key, several=len(schemas) > 1)
             if not own:
                 return None
-            labels += [f"{name}/{label}" if len(schemas) > 1 and len(own) > 1 else label for label in own]
+            labels += own
         return labels
 
     def outputs(self, reductions: Mapping[int, Reduction]) -> Outputs:
@@ -321,11 +324,27 @@ def _column_labels(schema: Any) -> list[str] | None:
     return labels or None
 
 
+def _own_labels(schema: Any, name: Any, *, several: bool) -> list[str] | None:
+    """Return the labels of an array's tasks; None where the schema gives none."""
+    own, size, axis = _column_labels(schema), _size(schema), _track_axis(schema)
+    tracks = size if axis is None else int(schema.shape[axis - 1])
+    if own is None and name is not None and tracks == 1:
+        own = [str(name)]
+    elif own is None and name is not None and tracks is not None and (several or axis is not None):
+        own = [str(number) for number in range(tracks)]
+        own = own if several else [f"{name}/{label}" for label in own]
+    if own is None:
+        return None
+    if several and len(own) > 1:
+        own = [f"{name}/{label}" for label in own]
+    return own + ([str(name or "all")] if axis is not None and len(own) > 1 else [])
+
+
 def _size(schema: Any) -> int | None:
-    """Return how many tasks an array holds, its tracks where it is a profile; None where the schema does not say."""
+    """Return how many tasks an array holds; None where the schema does not say."""
     shape, axis = tuple(schema.shape or ()), _track_axis(schema)
     if axis is not None:
-        return int(shape[axis - 1])
+        return tasks_of(int(shape[axis - 1]))
     return None if len(shape) > 1 or None in shape else int(shape[0]) if shape else 1
 
 

@@ -21,6 +21,10 @@ from kipoi_deepmr.model.outputs import Outputs
 _TOLERANCE = 1e-4
 
 
+class Disagreement(ModelError):
+    """The network of a model does not predict what its `predict_on_batch` predicts."""
+
+
 class SequenceNetwork(nn.Module):
     """The network of a model, called with the sequence and the inputs that stay fixed.
 
@@ -59,6 +63,10 @@ class SequenceNetwork(nn.Module):
         self.as_dict = as_dict
         self._outputs = outputs or Outputs()
         self._accepted = _accepted(module)
+
+    def with_module(self, module: nn.Module) -> "SequenceNetwork":
+        """Return the same with another network inside."""
+        return SequenceNetwork(module, self._own_layout, self.other_keys, self.as_dict, self.layout, self._outputs)
 
     @property
     def opaque(self) -> bool:
@@ -294,8 +302,9 @@ def check_agreement(
 
     Raises
     ------
-    ModelError
-        If the shapes or values differ: `predict_on_batch` does more than call the network.
+    Disagreement
+        If the shapes or values differ, or the network cannot be called with these inputs: `predict_on_batch` does more
+        than call the network.
     PredictionError
         If the model returns NaN or infinity.
     """
@@ -307,7 +316,7 @@ def check_agreement(
             if isinstance(error, ModelError):
                 raise
             names = "" if network.layout.key is None else f" {(network.layout.key, *network.other_keys)}"
-            raise ModelError(
+            raise Disagreement(
                 f"the network {type(network.module).__name__} cannot be called with the dataloader's inputs{names}: "
                 f"{type(error).__name__}: {error}. Needed is a forward that takes what the dataloader gives: an array, "
                 "a list by position, a dict by name"
@@ -329,7 +338,9 @@ def check_agreement(
                 f"the mean of the {len(each)} `members` of the model is not its prediction: predict_on_batch gives {differ}. "
                 "Members are networks with the inputs and outputs of the model, whose mean it predicts"
             )
-        raise ModelError(
-            f"the model's predict_on_batch gives {differ}: it does more than call the network, or calls it with chance "
-            "at work, so draws of the network would not be draws of the model; move that step into the network's forward"
-        )
+        if isinstance(network.module, PredictFunction):
+            raise Disagreement(
+                f"the model's predict_on_batch gives {differ}, asked for the same sequences again: chance is at work in it, "
+                "or it takes more than the numbers of its inputs"
+            )
+        raise Disagreement(f"the model's predict_on_batch gives {differ}: it does more than call the network")

@@ -34,7 +34,7 @@ class Reduction:
     window: tuple[int, int] | None = None
 
     def __call__(self, profile: Tensor) -> Tensor:
-        """Reduce a profile (batch, positions, tracks) to (batch, tracks).
+        """Reduce a profile (batch, positions, tracks) to (batch, tasks): its tracks, then all of them together.
 
         Raises
         ------
@@ -47,7 +47,8 @@ class Reduction:
                     f"window: {list(self.window)} leaves the profile, which has {profile.shape[1]} positions"
                 )
             profile = profile[:, self.window[0] : self.window[1]]
-        return _REDUCTIONS[self.how](profile)
+        tracks = _REDUCTIONS[self.how](profile)
+        return tracks if tracks.shape[1] == 1 else torch.cat([tracks, _REDUCTIONS[self.how](tracks)[:, None]], dim=1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Outputs:
         Returns
         -------
         torch.Tensor, shape=(batch, tasks)
-            Several arrays are joined along the tasks. A track whose reduction is not given is reduced like another one.
+            Several arrays are joined along the tasks. The tracks of a profile are followed by all of its tracks as one
+            task, where there are several. What is not asked for is reduced like what is.
 
         Raises
         ------
@@ -100,14 +102,19 @@ class Outputs:
                 "needed is (batch, positions, tracks) or (batch, tracks, positions)"
             )
         profile = part.movedim(track_axis, 2)
-        tracks = profile.shape[2]
-        wanted = {index - first: how for index, how in self.reductions.items() if 0 <= index - first < tracks}
+        tasks = tasks_of(profile.shape[2])
+        wanted = {index - first: how for index, how in self.reductions.items() if 0 <= index - first < tasks}
         kinds = list(dict.fromkeys(wanted.values())) or [Reduction("sum")]
-        if len(kinds) == 1:
-            return kinds[0](profile)
         reduced = [kind(profile) for kind in kinds]
-        chosen = [reduced[kinds.index(wanted.get(track, kinds[0]))][:, track] for track in range(tracks)]
+        if len(kinds) == 1:
+            return reduced[0]
+        chosen = [reduced[kinds.index(wanted.get(task, kinds[0]))][:, task] for task in range(tasks)]
         return torch.stack(chosen, dim=1)
+
+
+def tasks_of(tracks: int) -> int:
+    """Return how many tasks a profile has: its tracks, and all of them together where there are several."""
+    return tracks + (tracks > 1)
 
 
 def output_parts(output: Any) -> Iterator[tuple[Key, Any]]:

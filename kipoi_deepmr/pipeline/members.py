@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from torch import nn
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ModelError, TaskError
 from kipoi_deepmr.model import (
+    Disagreement,
     InputBatch,
     LoadedModel,
     Outputs,
+    PredictFunction,
     Selection,
     SequenceNetwork,
     check_agreement,
@@ -182,7 +184,8 @@ def lent_members(
     dtype = sequence_dtype(sources[0].module, layout)
     batch, other_keys = to_batch(inputs, layout, device, dtype)
     with ExitStack() as stack:
-        members = []
+        networks: list[SequenceNetwork] = []
+        expected: dict[int, NDArray[np.float64]] = {}
         for source in sources:
             stack.enter_context(lent(source.module, device))
             own = inputs if source.model is main else read(source.model)
@@ -193,36 +196,54 @@ def lent_members(
                     f"uncertainty.members: besides the sequence {source.name} takes {_listed(own_keys)}, {main.name} "
                     f"{_listed(other_keys)}: the members are called with the inputs of {main.name}, leave {source.name} out"
                 )
-            module = source.model.text_network(source.module) if own_layout.text else source.module
-            network = SequenceNetwork(
-                module, own_layout, own_keys, isinstance(own, dict), given=layout, outputs=source.outputs
-            ).eval()
-            if source.model is not main:
-                check_agreement(network, batch, source.model.predict(own, source.outputs))
-            members.append(Member(source.name, network, source.columns, (), weights_digest(source.module)))
-        ours = [member.network for source, member in zip(sources, members, strict=True) if source.model is main]
-        if ours:
-            expected = main.predict(inputs, sources[0].outputs)
-            check_agreement(ours[0], batch, expected, ours[1:])
-            _check_labels(main, expected.shape[1])
-        if draws > 1:
-            members = [replace(member, sites=_sites(member, batch)) for member in members]
-        yield tuple(members), dtype
-
-
-def _check_labels(model: LoadedModel, outputs: int) -> None:
-    described = len(model.targets())
-    if outputs != described:
-        raise ModelError(
-            f"the schema of model {model.name} describes {described} outputs, the network gives {outputs}: "
-            "its model.yaml does not belong to its weights"
+            module = source.model.function(source.module) if own_layout.text else source.module
+            given = (own_layout, own_keys, isinstance(own, dict), layout, source.outputs)
+            networks.append(SequenceNetwork(module, *given).eval())
+            expected.setdefault(id(source.model), source.model.predict(own, source.outputs))
+        for model in {id(source.model): source.model for source in sources}.values():
+            numbers = [number for number, source in enumerate(sources) if source.model is model]
+            predicted = expected[id(model)]
+            if len(predicted[0]) != len(model.targets()):
+                raise _other_outputs(model, predicted.shape[1])
+            for number, network in zip(
+                numbers, _agreeing(model, [networks[n] for n in numbers], batch, predicted), strict=True
+            ):
+                networks[number] = network
+        members = tuple(
+            Member(source.name, network, source.columns, _sites(network, batch) if draws > 1 else (), digest)
+            for source, network in zip(sources, networks, strict=True)
+            for digest in [weights_digest(source.module)]
         )
+        yield members, dtype
 
 
-def _sites(member: Member, batch: InputBatch) -> tuple[DropoutSite, ...]:
-    sites = find_dropouts(member.network, batch.sequence[:1], [other[:1] for other in batch.others])
+def _agreeing(
+    model: LoadedModel, networks: list[SequenceNetwork], batch: InputBatch, expected: NDArray[np.float64]
+) -> list[SequenceNetwork]:
+    """Return networks that predict what their model predicts, the model's `predict_on_batch` where its network does not."""
+    try:
+        check_agreement(networks[0], batch, expected, networks[1:])
+    except Disagreement as error:
+        if len(networks) > 1 or isinstance(networks[0].module, PredictFunction):
+            raise
+        asked = networks[0].with_module(model.function(networks[0].module)).eval()
+        check_agreement(asked, batch, expected)
+        logger.warning("%s: every mutant goes through predict_on_batch, which the local engine cannot follow", error)
+        return [asked]
+    return networks
+
+
+def _other_outputs(model: LoadedModel, outputs: int) -> ModelError:
+    return ModelError(
+        f"the schema of model {model.name} describes {len(model.targets())} outputs, the network gives {outputs}: "
+        "its model.yaml does not belong to its weights"
+    )
+
+
+def _sites(network: SequenceNetwork, batch: InputBatch) -> tuple[DropoutSite, ...]:
+    sites = find_dropouts(network, batch.sequence[:1], [other[:1] for other in batch.others])
     if not sites:
-        raise explain_no_dropout(member.network.module)
+        raise explain_no_dropout(network.module)
     return sites
 
 
