@@ -7,9 +7,15 @@ editable install and in CI, although pyranges installs a top-level package of th
 """
 
 import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+from tests.readme import ROOT, marked_block
 
 # Tiny networks: threads would only get into each other's way.
 torch.set_num_threads(1)
@@ -22,3 +28,18 @@ def messages_reach_caplog() -> None:
     logger.handlers.clear()
     logger.setLevel(logging.NOTSET)
     logger.propagate = True
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What the README's main command prints, and the store that it writes."""
+    install, command = marked_block("ci: example").rsplit(" && ", 1)
+    assert install == 'python3 -m venv .venv && .venv/bin/pip install "torch==2.13.0" .'
+    words = shlex.split(command)
+    assert words[:3] == [".venv/bin/kipoi", "deepmr", "run"]
+    words[0] = str(Path(sys.executable).with_name("kipoi"))
+    output = tmp_path_factory.mktemp("example") / words[-1]
+    words[-1] = str(output)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, output

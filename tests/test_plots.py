@@ -15,7 +15,7 @@ from kipoi_deepmr.coordinates import Variants
 from kipoi_deepmr.errors import SelectionError, StoreError
 from kipoi_deepmr.plots.canvas import BASES, decimals, fixed, spaced, span, three_digits
 from kipoi_deepmr.plots.choice import mutations, sequence_of
-from kipoi_deepmr.plots.file import KINDS, save
+from kipoi_deepmr.plots.file import KINDS, STYLE, save
 from kipoi_deepmr.plots.logo import strongest_region
 from tests.report_store import write_store
 
@@ -279,12 +279,11 @@ def test_missing_estimates_are_drawn_as_missing(results):
         plots.scatter(tree, "CTCF", ax=Figure())
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_no_text_lies_on_another(results, kind):
-    args = ("FOXA1",) if kind in OF_ONE_SEQUENCE else ()
-    with matplotlib.style.context("default"):
+def check_texts(function, *args, **kwargs):
+    """Draw as the commands do, and check that no text lies on another or is cut."""
+    with matplotlib.style.context(["default", STYLE]):
         figure = Figure()
-        ax = KINDS[kind](results, *args, ax=figure)
+        ax = function(*args, **kwargs, ax=figure)
         figure.draw_without_rendering()
         legend = ax.get_legend().get_texts() if ax.get_legend() else []
         ticks = [
@@ -294,7 +293,8 @@ def test_no_text_lies_on_another(results, kind):
             if min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
         ]
         shown = [*ax.texts, *ticks, *legend, ax.xaxis.label, ax.yaxis.label, ax._left_title]
-        shown = [text for text in shown if text.get_text() and text.get_visible()]
+        # The boxes of slanted labels overlap where the labels do not.
+        shown = [text for text in shown if text.get_text() and text.get_visible() and text.get_rotation() in (0, 90)]
         boxes = [text.get_window_extent() for text in shown]
     page = figure.bbox
     for index, (text, box) in enumerate(zip(shown, boxes, strict=True)):
@@ -304,6 +304,38 @@ def test_no_text_lies_on_another(results, kind):
         assert box.y1 <= page.y1 + 1, text.get_text()
         for other, second in zip(shown[:index], boxes[:index], strict=True):
             assert not box.padded(-1).overlaps(second.padded(-1)), (text.get_text(), other.get_text())
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_text_lies_on_another(results, kind):
+    check_texts(KINDS[kind], results, *(("FOXA1",) if kind in OF_ONE_SEQUENCE else ()))
+
+
+LONG = tuple(f"HepG2_a factor with quite a long name_None#{number}" for number in range(1, 4))
+
+
+def test_long_names_fit(tmp_path):
+    path = write_store(tmp_path / "out.zarr", exposures=LONG, outcomes=LONG[:2], sequences=6)
+    with open_results(path) as tree:
+        for kind, function in KINDS.items():
+            check_texts(function, tree, *((LONG[1],) if kind in OF_ONE_SEQUENCE else ()))
+
+
+def test_of_many_estimators_six_are_drawn(tmp_path):
+    methods = ["ivw_fixed", "ivw_delta", "egger_delta", "ivw", "egger", "ivw_penalized", "egger_penalized"]
+    with open_results(write_store(tmp_path / "out.zarr", mr={"methods": methods})) as tree:
+        for function in (plots.scatter, plots.funnel):
+            ax = draw(function, tree, "CTCF")
+            names = [text.get_text() for text in ax.get_legend().get_texts()]
+            check_texts(function, tree, "CTCF")
+            assert len(names) == 6
+            assert sum(name.startswith("IVW") for name in names) == 4
+            assert not any("MR-Egger penalized" in name for name in names)
+            assert any("6 of 7 estimators" in text for text in texts(ax))
+            one = draw(function, tree, "CTCF", method="egger_penalized")
+            assert one.get_legend().get_texts()[0].get_text().startswith("MR-Egger penalized")
+        with pytest.raises(SelectionError, match="no method 'mode'"):
+            plots.funnel(tree, "CTCF", method="mode")
 
 
 def test_numbers_and_limits():

@@ -2,39 +2,12 @@
 
 import doctest
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def marked_block(name: str) -> str:
-    """Return the fenced block after a comment such as ``<!-- ci: example -->``."""
-    found = re.search(rf"<!-- {name} -->\n```\w*\n(.*?)\n```", README, re.DOTALL)
-    assert found, f"README.md has no block after <!-- {name} -->"
-    return found[1].strip()
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory):
-    """What the main command prints, and the store that it writes."""
-    install, command = marked_block("ci: example").rsplit(" && ", 1)
-    assert install == 'python3 -m venv .venv && .venv/bin/pip install "torch==2.13.0" .'
-    words = shlex.split(command)
-    assert words[:3] == [".venv/bin/kipoi", "deepmr", "run"]
-    words[0] = str(Path(sys.executable).with_name("kipoi"))
-    output = tmp_path_factory.mktemp("example") / words[-1]
-    words[-1] = str(output)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, output
+from tests.readme import README, ROOT, marked_block
 
 
 @pytest.mark.example

@@ -47,17 +47,20 @@ def test_the_page_may_not_ask_the_network_for_anything(page):
     page.errors.clear()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_all_figures_are_there_and_fit(page, report, width):
+FIGURES = 2 * 2 + 1 + 4 * (2 + 3 * 6)
+
+
+def figures_fit(page, path, width, count):
+    """Check that all figures are there, inside the page, and that their text is large enough."""
     page.resize(WIDTHS[width], mobile=width == "phone")
-    page.open(report)
+    page.open(path)
     assert page.errors == []
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
     boxes = page.evaluate(
         "[...document.querySelectorAll('figure svg')].map(svg => { const box = svg.getBoundingClientRect();"
         " return [box.x, box.width, box.height, svg.getAttribute('aria-label')]; })"
     )
-    assert len(boxes) == 2 * 2 + 1 + 4 * (2 + 3 * 6)
+    assert len(boxes) == count
     for x, wide, high, label in boxes:
         assert x >= 0, label
         assert x + wide <= WIDTHS[width], label
@@ -72,11 +75,9 @@ def test_all_figures_are_there_and_fit(page, report, width):
     assert min(sizes) > _SMALLEST
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_no_text_of_a_figure_lies_on_another_or_is_cut(page, report, width):
-    page.resize(WIDTHS[width], mobile=width == "phone")
-    page.open(report)
-    clashes = page.evaluate(
+def clashes(page):
+    """Return which text of a figure lies on another or leaves the figure."""
+    return page.evaluate(
         """[...document.querySelectorAll('figure svg')].flatMap(svg => {
             const frame = svg.getBoundingClientRect();
             const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
@@ -89,7 +90,37 @@ def test_no_text_of_a_figure_lies_on_another_or_is_cut(page, report, width):
                 `${svg.getAttribute('aria-label')}: ${what}`);
         })"""
     )
-    assert clashes == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_all_figures_are_there_and_readable(page, report, width):
+    figures_fit(page, report, width, FIGURES)
+    assert clashes(page) == []
+
+
+def test_a_clash_would_be_found(page, report):
+    page.resize(WIDTHS["desktop"])
+    page.open(report)
+    page.evaluate("document.querySelectorAll('figure svg text').forEach(text => text.style.fontSize = '30px')")
+    found = clashes(page)
+    assert any("is cut" in what for what in found)
+    assert any(" on " in what for what in found)
+
+
+@pytest.mark.example
+def test_the_report_of_the_example(page, example, tmp_path):
+    from kipoi_deepmr import cli
+
+    assert cli.main(["report", str(example[1]), "-o", str(tmp_path / "report.html")]) == 0
+    page.requests.clear()
+    for width in WIDTHS:
+        figures_fit(page, tmp_path / "report.html", width, 2 + 5 * (2 + 3 * 6))
+        assert clashes(page) == []
+    assert {url for url in page.requests if not url.startswith("data:")} == {(tmp_path / "report.html").as_uri()}
+    before = column(page, "estimate")
+    page.click(f"{head('estimate', page)} button")
+    assert column(page, "estimate") == sorted(before, key=float) != before
+    assert page.errors == []
 
 
 def column(page, name):

@@ -24,7 +24,11 @@ INK, GREY, PALE = "#333333", "#7A7A7A", "#E4E4E4"
 BASES = {"A": GREEN, "C": BLUE, "G": ORANGE, "T": VERMILLION}
 
 WIDTH = 4.7
-_NOTE = 56
+# In points: labels of an axis of numbers, what lies between labels of rows and axes, and a handle of a legend.
+_LABELS, _GAP, _HANDLE = 64, 14, 28
+_LONG_LABELS = 90
+_ONE_LINE = 26
+_SHORT_NAME = 14
 _LINES = ("-", "--", "-.", ":")
 _METHOD_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 _SPELLED = {"ivw": "IVW", "egger": "MR-Egger", "raps": "MR-RAPS", "lasso": "MR-Lasso", "cml": "cML"}
@@ -60,7 +64,16 @@ def plain(ax: Axes, *, grid: str = "") -> None:
         ax.grid(axis=grid, color=PALE, lw=0.8)  # type: ignore[arg-type]
 
 
-def heading(ax: Axes, text: str, note: str = "", handles: Sequence[Artist] = (), *, columns: int = 3) -> None:
+def heading(
+    ax: Axes,
+    text: str,
+    note: str = "",
+    handles: Sequence[Artist] = (),
+    *,
+    columns: int = 3,
+    labels: Iterable[str] = (),
+    size: str = "medium",
+) -> None:
     """Set the title; under it a note that says what was chosen or left out, and the legend, clear of the data.
 
     Parameters
@@ -74,12 +87,28 @@ def heading(ax: Axes, text: str, note: str = "", handles: Sequence[Artist] = (),
     handles
         Artists of the legend.
     columns
-        Most entries of the legend side by side.
+        Most entries of the legend side by side, if there is room.
+    labels, size
+        Names of rows on the left of the axes and their type, which leave less room.
     """
-    line = 1.35 * FontProperties(size="small").get_size_in_points()
+    figure = ax.get_figure(root=True)
+    width = float(figure.get_size_inches()[0]) if figure else WIDTH
+    room = 72 * width - max(_LABELS, text_width(labels, size) + _GAP)
+    if handles:
+        widest = text_width((str(handle.get_label()) for handle in handles), "small") + _HANDLE
+        columns = max(1, min(columns, int(room // widest)))
+    letter = FontProperties(size="small").get_size_in_points()
+    line = 1.35 * letter
     height = line * (len(handles) + columns - 1) // columns if handles else 0.0
-    lines = [line for part in note.split("\n") for line in textwrap.wrap(part, _NOTE)]
-    ax.set_title(text, loc="left", fontsize="medium", fontweight="bold", pad=7 + height + line * len(lines))
+    lines = [line for part in note.split("\n") for line in textwrap.wrap(part, max(20, int(room / (0.56 * letter))))]
+    bold = 0.68 * FontProperties(size="medium").get_size_in_points()
+    ax.set_title(
+        textwrap.fill(text, max(16, int(room / bold))),
+        loc="left",
+        fontsize="medium",
+        fontweight="bold",
+        pad=7 + height + line * len(lines),
+    )
     if lines:
         small = ax.annotate(
             "\n".join(lines),
@@ -138,7 +167,7 @@ def genome_axis(ax: Axes, chrom: str, strand: str) -> None:
 
 
 def style_of(method: str, methods: list[str]) -> tuple[str, str]:
-    """Return colour and line of an estimator, the same in every figure of a store."""
+    """Return colour and line of an estimator among those that are drawn."""
     index = methods.index(method)
     return _METHOD_COLOURS[index % len(_METHOD_COLOURS)], _LINES[index % len(_LINES)]
 
@@ -148,15 +177,26 @@ def method_name(method: str) -> str:
     return " ".join(_SPELLED.get(word, word) for word in method.split("_"))
 
 
-def ratio_label(results: xr.DataTree, exposure: str, outcome: str) -> str:
-    """Return the label of an axis of causal effects."""
-    of = f"effect of {cut(exposure, 20)} on {cut(outcome, 20)}" if exposure else f"effect on {cut(outcome, 30)}"
-    return f"{of}\n(outcome per exposure, {results.attrs['scale']} scale)"
+def ratio_label(results: xr.DataTree, exposure: str, outcome: str, labels: Iterable[str] = ()) -> str:
+    """Return the label of an axis of causal effects, in short lines where long labels of rows make the axis short."""
+    narrow = text_width(labels, "medium") > _LONG_LABELS
+    width = 16 if narrow else 22
+    of = (
+        f"effect of {cut(exposure, width)}\non {cut(outcome, width)}"
+        if exposure
+        else f"effect on {cut(outcome, width)}"
+    )
+    unit = f"(outcome per exposure,\n{results.attrs['scale']} scale)"
+    if not narrow:
+        unit = unit.replace("\n", " ")
+        of = of if len(exposure) + len(outcome) > _ONE_LINE else of.replace("\n", " ")
+    return f"{of}\n{unit}"
 
 
-def effect_label(results: xr.DataTree, task: str) -> str:
-    """Return the label of an axis of effects of mutations."""
-    return f"effect on {cut(task, 24)} ({_SCALES[str(results.attrs['scale'])]})"
+def effect_label(results: xr.DataTree, task: str, of: str = "effect") -> str:
+    """Return the label of an axis of effects of mutations, or of their size."""
+    gap = " " if len(task) <= _SHORT_NAME else "\n"
+    return f"{of} on {cut(task, 22)}{gap}({_SCALES[str(results.attrs['scale'])]})"
 
 
 def decimals(widths: npt.ArrayLike) -> int:

@@ -16,6 +16,8 @@ from kipoi_deepmr.tables.tidy import group
 
 FloatArray = npt.NDArray[np.float64]
 _SHOWN = 8
+_LINES = 6
+_FIRST_LINES = ("ivw", "egger", "weighted_median", "weighted_mode", "raps", "simple_median")
 
 
 def names(results: xr.DataTree, dim: str) -> list[str]:
@@ -46,6 +48,19 @@ def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
     if wanted not in known:
         raise SelectionError(f"the store has no {dim} '{wanted}'.{suggestion(wanted, known)} It has {_listed(known)}")
     return wanted
+
+
+def lines_of(results: xr.DataTree, method: str | None) -> list[str]:
+    """Return the estimators whose lines a figure of one sequence draws: one, or as many as can be told apart.
+
+    Multivariable estimators have no line in the plane of one exposure and the outcome.
+    """
+    if method is not None:
+        return [one_of(results, terms.METHOD, method)]
+    known = [name for name in names(results, terms.METHOD) if not name.startswith("multivariable")]
+    first = [name for name in _FIRST_LINES if name in known]
+    chosen = [*first, *(name for name in known if name not in first)][:_LINES]
+    return [name for name in known if name in chosen]
 
 
 def local_effects(results: xr.DataTree, exposure: str, outcome: str, method: str) -> xr.Dataset:

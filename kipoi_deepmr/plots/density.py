@@ -109,7 +109,7 @@ def density(
     ax.set_ylim(len(labels) - 0.6, -0.95)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(ratio_label(results, "", outcome))
+    ax.set_xlabel(ratio_label(results, "", outcome, labels))
     notes = [f"{len(shown)} of {len(ranked)} exposures, evenly spaced by median"] if len(shown) < len(ranked) else []
     beyond = int(((everything < limits[0]) | (everything > limits[1])).sum())
     notes += [f"{beyond} of {len(everything)} local effects lie beyond the axis"] if beyond else []
@@ -118,7 +118,7 @@ def density(
         Line2D([], [], marker="|", ms=10, mew=2.2, color=INK, lw=0, label="median"),
         Line2D([], [], marker="D", ms=5, color=VERMILLION, lw=0, label="global effect"),
     ]
-    heading(ax, f"Local effects on {cut(outcome, 18)}, {method_name(method)}", "\n".join(notes), handles)
+    heading(ax, f"Local effects on {cut(outcome, 18)}, {method_name(method)}", "\n".join(notes), handles, labels=labels)
     return ax
 
 

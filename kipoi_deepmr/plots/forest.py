@@ -105,15 +105,16 @@ def _global(
         f"{_level(table)} interval": _intervals(estimate, low, high, digits),
         "τ": [fixed(value, digits) for value in np.sqrt(table["tau2"].values)],
     }
-    _frame(ax, [cut(str(name), 22) for name in table[terms.EXPOSURE].values], limits, columns)
+    labels = [cut(str(name), 22) for name in table[terms.EXPOSURE].values]
+    _frame(ax, labels, limits, columns)
     ax.set_ylim(len(shown) - 0.4, -1.5)
-    ax.set_xlabel(ratio_label(results, "", outcome))
+    ax.set_xlabel(ratio_label(results, "", outcome, labels))
     note = f"{len(shown)} of {len(ranked)} exposures, evenly spaced by rank" if len(shown) < len(ranked) else ""
     handles = [
         Line2D([], [], marker="s", ms=4.5, color=BLUE, lw=1.6, label=f"{_level(table)} interval"),
         Line2D([], [], **_PALE, label="prediction interval"),
     ]
-    heading(ax, f"Global effects on {cut(outcome, 18)}, {method_name(method)}", note, handles)
+    heading(ax, f"Global effects on {cut(outcome, 18)}, {method_name(method)}", note, handles, labels=labels)
     return ax
 
 
@@ -144,14 +145,15 @@ def _local(results: xr.DataTree, exposure: str, outcome: str, method: str, rows:
     _frame(ax, [*labels, "global effect"], limits, {f"{_level(table)} interval": columns})
     ax.tick_params(axis="y", labelsize="small")
     ax.set_ylim(foot + 0.9, -1.5)
-    ax.set_xlabel(ratio_label(results, exposure, outcome))
+    ax.set_xlabel(ratio_label(results, exposure, outcome, labels))
     notes = [f"{len(at)} of {known} sequences, evenly spaced by rank"] if len(at) < known else []
     notes += [f"{absent} more without an estimate"] if absent else []
     handles = [
         Line2D([], [], marker="D", ms=5, color=VERMILLION, lw=0, label="global"),
         Line2D([], [], **_PALE, label="prediction interval"),
     ]
-    heading(ax, f"Local effects of {cut(exposure, 20)}, {method_name(method)}", "; ".join(notes), handles)
+    title = f"Local effects of {cut(exposure, 20)}, {method_name(method)}"
+    heading(ax, title, "; ".join(notes), handles, labels=labels, size="small")
     return ax
 
 

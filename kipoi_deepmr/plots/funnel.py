@@ -20,7 +20,7 @@ from kipoi_deepmr.plots.canvas import (
     span,
     style_of,
 )
-from kipoi_deepmr.plots.choice import mutations, names, one_of, sequence_of
+from kipoi_deepmr.plots.choice import lines_of, mutations, names, one_of, sequence_of
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
@@ -49,7 +49,7 @@ def funnel(
     outcome
         Default: the first one.
     method
-        Draw the line of this estimator alone. Default: all.
+        Draw the line of this estimator alone. Default: up to six.
     sequence
         Default: the one whose local effect is the median.
     ax
@@ -75,7 +75,7 @@ def funnel(
     known = names(results, terms.METHOD)
     local = group(results, LOCAL_GROUP).sel({"exposure": exposure, "outcome": outcome, "sequence": sequence}).load()
     estimates = {name: float(local["estimate"].sel({terms.METHOD: name})) for name in known}
-    drawn = known if method is None else [method]
+    drawn = lines_of(results, method)
     ax = axes_for(ax, 3.7)
     precise = precision >= np.median(precision) if len(precision) else moved[moved]
     limits = span(ratio[precise], 0.0, *(estimates[name] for name in drawn), reach=2.0)
@@ -84,7 +84,7 @@ def funnel(
     handles = []
     for name in drawn:
         if np.isfinite(estimates[name]):
-            color, line = style_of(name, known)
+            color, line = style_of(name, drawn)
             ax.axvline(estimates[name], color=color, ls=line, lw=1.8, zorder=2)
             handles.append(Line2D([], [], color=color, ls=line, lw=1.8, label=method_name(name)))
     plain(ax)
@@ -94,6 +94,7 @@ def funnel(
     few_ticks(ax)
     ax.set_xlabel(ratio_label(results, exposure, outcome))
     ax.set_ylabel("precision of the ratio (1 / SE)")
+    some = f"; {len(drawn)} of {len(known)} estimators" if method is None and len(drawn) < len(known) else ""
     note = f"{len(ratio)} mutations" + (f"; {beyond} lie beyond the axis" if beyond else "")
-    heading(ax, sequence, f"{rank}\n{note}", handles)
+    heading(ax, sequence, f"{rank}{some}\n{note}", handles)
     return ax

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP
-from kipoi_deepmr.plots.canvas import INK, axes_for, decimals, fixed, heading, method_name
+from kipoi_deepmr.plots.canvas import INK, axes_for, decimals, fixed, heading, method_name, text_width
 from kipoi_deepmr.plots.choice import one_of
 from kipoi_deepmr.tables.terminal import cut
 from kipoi_deepmr.tables.tidy import group
@@ -59,8 +59,11 @@ def heatmap(
     estimate = table["estimate"].values
     clear = (table["ci_low"].values > 0) | (table["ci_high"].values < 0)
     written = estimate.shape[1] <= _NUMBERS_UP_TO
-    width = 1.9 + (0.72 if written else _CELL) * estimate.shape[1]
-    ax = axes_for(ax, 1.9 + _CELL * estimate.shape[0], max(3.2, min(width, 12)))
+    down = [cut(str(name), 22) for name in table[terms.EXPOSURE].values]
+    across = [cut(str(name), 18) for name in table[terms.OUTCOME].values]
+    beside, below = (text_width(labels, "medium") / 72 for labels in (down, across))
+    width = 1.8 + beside + (0.72 if written else _CELL) * len(across)
+    ax = axes_for(ax, 1.4 + 0.65 * below + _CELL * len(down), min(max(3.2, width), 14))
     finite = np.abs(estimate[np.isfinite(estimate)])
     top = min(finite.max(), 2.5 * np.percentile(finite, 90)) if finite.any() else 1.0
     image = ax.pcolormesh(estimate, cmap="PuOr_r", vmin=-top, vmax=top, edgecolors="white", linewidth=0.8)
@@ -72,8 +75,8 @@ def heatmap(
         ax.text(
             column + 0.5, row + 0.5, mark, ha="center", va="center", fontsize="small", color="white" if dark else INK
         )
-    ax.set_xticks(np.arange(estimate.shape[1]) + 0.5, [cut(str(n), 18) for n in table[terms.OUTCOME].values])
-    ax.set_yticks(np.arange(estimate.shape[0]) + 0.5, [cut(str(n), 22) for n in table[terms.EXPOSURE].values])
+    ax.set_xticks(np.arange(len(across)) + 0.5, across)
+    ax.set_yticks(np.arange(len(down)) + 0.5, down)
     for label in ax.get_xticklabels():
         label.set(rotation=40, ha="right", rotation_mode="anchor")
     ax.invert_yaxis()
@@ -86,5 +89,5 @@ def heatmap(
     bar.outline.set_visible(False)
     level = f"{100 * float(table['ci_low'].attrs.get('confidence_level', 0.95)):.4g}%"
     note.append(f"• the {level} interval does not hold 0")
-    heading(ax, f"Global effects, {method_name(method)}", "\n".join(note))
+    heading(ax, f"Global effects, {method_name(method)}", "\n".join(note), labels=down)
     return ax

@@ -79,7 +79,7 @@ def logo(
         import logomaker
     except ModuleNotFoundError as error:
         raise DependencyError("logos need logomaker: pip install 'kipoi_deepmr[plots]'") from error
-    found, sequence, _, task = _choose(results, exposure, outcome, sequence, of)
+    found, sequence, task = _choose(results, exposure, outcome, sequence, of)
     coordinate, height = found.coordinate, _fall(found, of)
     first, last = region or strongest_region(found, width)
     shown = (coordinate >= first) & (coordinate <= last)
@@ -99,7 +99,6 @@ def logo(
                 floor=span[0],
                 ceiling=span[1],
                 color=BASES[letter],
-                flip=bool(value < 0),
                 font_name="DejaVu Sans",
             )
     plain(ax)
@@ -142,7 +141,7 @@ def profile(
     StoreError
         If the store has no estimates, or not yet the effects of the sequence.
     """
-    found, sequence, rank, task = _choose(results, exposure, outcome, sequence, of)
+    found, sequence, task = _choose(results, exposure, outcome, sequence, of)
     coordinate = found.coordinate
     ax = axes_for(ax, 2.1)
     edges = np.append(coordinate - 0.5, coordinate[-1] + 0.5)
@@ -154,7 +153,7 @@ def profile(
     ax.set_xlim(edges[0], edges[-1])
     genome_axis(ax, found.chrom, found.strand)
     ax.set_ylabel(fall_label(results, task))
-    heading(ax, f"{cut(task, 24)}, {cut(sequence, 34)}", f"mean over the mutations of each position; {rank}")
+    heading(ax, f"{cut(task, 24)}, {cut(sequence, 34)}", "mean over the mutations of each position")
     return ax
 
 
@@ -178,13 +177,13 @@ def strongest_region(found: Mutations, width: int = 50) -> tuple[int, int]:
 
 def _choose(
     results: xr.DataTree, exposure: str, outcome: str | None, sequence: str | None, of: str
-) -> tuple[Mutations, str, str, str]:
+) -> tuple[Mutations, str, str]:
     exposure, outcome = one_of(results, terms.EXPOSURE, exposure), one_of(results, terms.OUTCOME, outcome)
     if of not in (terms.EXPOSURE, terms.OUTCOME):
         raise SelectionError(f"effects are those on the exposure or the outcome, not on '{of}'")
-    sequence, rank = sequence_of(results, exposure, outcome, one_of(results, terms.METHOD, None), sequence)
+    sequence, _ = sequence_of(results, exposure, outcome, one_of(results, terms.METHOD, None), sequence)
     task = exposure if of == terms.EXPOSURE else outcome
-    return mutations(results, exposure, outcome, sequence), sequence, rank, task
+    return mutations(results, exposure, outcome, sequence), sequence, task
 
 
 def _fall(found: Mutations, of: str) -> npt.NDArray[np.float64]:

@@ -21,7 +21,7 @@ from kipoi_deepmr.plots.canvas import (
     plain,
     style_of,
 )
-from kipoi_deepmr.plots.choice import mutations, names, one_of, sequence_of
+from kipoi_deepmr.plots.choice import lines_of, mutations, names, one_of, sequence_of
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
@@ -51,7 +51,7 @@ def scatter(
     outcome
         Default: the first one.
     method
-        Draw the line of this estimator alone. Default: all; the median of `sequence` is then that of ivw.
+        Draw the line of this estimator alone. Default: up to six; the median of `sequence` is then that of ivw.
     sequence
         Default: the one whose local effect is the median.
     error_bars
@@ -88,11 +88,12 @@ def scatter(
     local = group(results, LOCAL_GROUP).sel({"exposure": exposure, "outcome": outcome, "sequence": sequence}).load()
     digits = decimals(((local["ci_high"] - local["ci_low"]) / 2).values)
     handles = []
-    for name in known if method is None else [method]:
+    drawn = lines_of(results, method)
+    for name in drawn:
         one = local.sel({terms.METHOD: name})
         slope, start = float(one["estimate"]), float(np.nan_to_num(one["intercept"]))
         if np.isfinite(slope):
-            color, line = style_of(name, known)
+            color, line = style_of(name, drawn)
             ax.axline((0, start), slope=slope, color=color, ls=line, lw=1.8, zorder=2.5)
             label = f"{method_name(name)} {fixed(slope, digits)}"
             handles.append(Line2D([], [], color=color, ls=line, lw=1.8, label=label))
@@ -100,11 +101,12 @@ def scatter(
     ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     few_ticks(ax)
-    ax.set_xlabel(f"size of {effect_label(results, exposure)}")
+    ax.set_xlabel(effect_label(results, exposure, "size of effect"))
     ax.set_ylabel(effect_label(results, outcome))
-    bars = f"error bars of {len(barred)} with the largest x" if len(barred) < len(x) else "error bars"
+    bars = f" of the {len(barred)} largest x" if len(barred) < len(x) else ""
     kind = results.attrs["standard_error"].replace("_", " ")
-    note = f"{rank}\n{len(x)} mutations; {bars}: ± SE ({kind})"
+    some = f"; {len(drawn)} of {len(known)} estimators" if method is None and len(drawn) < len(known) else ""
+    note = f"{rank}{some}\n{len(x)} mutations; ± SE ({kind}){bars}"
     heading(ax, sequence, note, handles)
     return ax
 

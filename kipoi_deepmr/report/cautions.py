@@ -163,7 +163,8 @@ def _diluted(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> It
 
 def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
     alpha = 1 - float(local["ci_low"].attrs.get("confidence_level", 0.95))
-    for method in _egger_methods(local):
+    # Variants of MR-Egger tell the same: the first stands for all.
+    for method in _egger_methods(local)[:1]:
         lines = []
         pairs = _by_pair(local.sel({terms.METHOD: method}), "intercept_pvalue")
         for pair, values in pairs:
@@ -232,9 +233,10 @@ def _pair(table: xr.DataArray, index: Sequence[int]) -> str:
 
 
 def _egger_methods(local: xr.Dataset) -> list[str]:
-    """Return the estimators with an intercept."""
+    """Return the estimators with an intercept, plain MR-Egger first."""
     known = np.isfinite(local["intercept"].transpose(terms.METHOD, *terms.LOCAL_DIMS).values).any(axis=(1, 2, 3))
-    return [str(name) for name, one in zip(local[terms.METHOD].values, known, strict=True) if one]
+    found = [str(name) for name, one in zip(local[terms.METHOD].values, known, strict=True) if one]
+    return sorted(found, key=lambda name: name != "egger")
 
 
 def _completed(results: xr.DataTree) -> npt.NDArray[np.bool_]:

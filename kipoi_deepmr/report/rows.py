@@ -92,7 +92,8 @@ def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, method: str) 
     shown = (
         range(count) if count <= RANKED_ROWS else [*range(RANKED_ROWS // 2), *range(count - RANKED_ROWS // 2, count)]
     )
-    intercepts = {name: one for name, one in local.items() if np.isfinite(one["intercept_pvalue"].values).any()}
+    known = [name for name, one in local.items() if np.isfinite(one["intercept_pvalue"].values).any()]
+    intercepts = {name: local[name] for name in sorted(known, key=lambda name: name != "egger")[:1]}
     heads = {
         "rank": "by the local effect, highest first",
         "sequence": "contig:start-end(strand), 0-based and half-open as in BED",
