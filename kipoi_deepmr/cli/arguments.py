@@ -18,9 +18,13 @@ def add_command(
     return parser
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add the model and its source."""
-    parser.add_argument("model", metavar="MODEL", help="Kipoi model, or a folder with --source dir")
+    text = "Kipoi model, or a folder with --source dir"
+    if optional:
+        parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
+    else:
+        parser.add_argument("model", metavar="MODEL", help=text)
     parser.add_argument("--source", default="kipoi", help="Kipoi source: kipoi (default), dir, github-permalink, ...")
 
 
