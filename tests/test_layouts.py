@@ -9,6 +9,7 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, TaskError
 from kipoi_deepmr.model import Reduction, load_model
 from kipoi_deepmr.pipeline import check, run
+from kipoi_deepmr.pipeline.draft import draft
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
 from tests.test_model_loading import DATALOADER_YAML
 
@@ -342,6 +343,13 @@ def test_a_window_of_a_profile(folder, plain):
     profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
     found = effects_of(write_project(folder, tasks(reduce="sum", window=[1, 3])))
     assert_same(found, plain, factor=5)
+
+
+def test_the_draft_of_a_configuration_reduces_profiles(folder):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    text = draft(load_model(str(folder / "model"), "dir"), ["profile"], ["single"])
+    assert "task: profile\n    reduce: sum" in text
+    assert "reduce" not in text[text.index("outcomes:") : text.index("sequences:")]
 
 
 def test_logsumexp_and_all_tracks_together(folder):

@@ -290,6 +290,48 @@ def test_keras_models_make_an_ensemble(keras, tmp_path):
     assert len(digests) == 2  # model and one are equal
 
 
+def test_a_model_that_takes_three_axes_reads_a_dataloader_with_a_dummy_axis(keras, tmp_path):
+    folder = write_keras(tmp_path / "p" / "model", sequential(keras))
+    text = (folder / "model.yaml").read_text()
+    text = text.replace("alphabet_axis: 1", "alphabet_axis: 1, dummy_axis: 2")
+    (folder / "model.yaml").write_text(text.replace(f"({LENGTH}, 4)", f"({LENGTH}, 4, 1)"))
+    written = {path.name: path.read_text() for path in folder.glob("model.yaml")}
+    config = project(tmp_path / "p", sequential(keras))
+    (folder / "model.yaml").write_text(written["model.yaml"])
+    report = check(load_config(config), device="cpu")
+    assert f"({LENGTH}, 4, 1)" in report.layout.replace("batch, ", "") and len(report.dropout) == 2
+
+
+def test_a_model_that_does_more_than_its_keras_network_is_asked_through_predict_on_batch(keras, tmp_path, caplog):
+    code = """
+import keras
+from kipoi.model import BaseModel
+
+
+class Model(BaseModel):
+    def __init__(self, weights):
+        self.model = keras.models.load_model(weights)
+
+    def predict_on_batch(self, x):
+        return 2 * self.model.predict_on_batch(x)
+"""
+    (tmp_path / "p").mkdir()
+    for seed, name in enumerate(("one", "two")):
+        folder = write_keras(tmp_path / "p" / name, sequential(keras, seed=seed))
+        (folder / "model.py").write_text(code)
+        text = (folder / "model.yaml").read_text()
+        head = "defined_as: model.Model\nargs: {weights: weights.keras}\n"
+        (folder / "model.yaml").write_text(head + text[text.index("default_dataloader") :])
+    members = {"method": "ensemble", "draws": 1, "members": ["one", "two"]}
+    config = project(tmp_path / "p", sequential(keras), uncertainty=members)
+    doubled = run(load_config(config), tmp_path / "out.zarr", device="cpu", progress=False)["effects"].to_dataset()
+    assert "it does more than call the network" in caplog.text
+    for seed, name in enumerate(("one", "two")):
+        write_keras(tmp_path / "p" / name, sequential(keras, seed=seed))
+    once = run(load_config(config), tmp_path / "once.zarr", device="cpu", progress=False)["effects"].to_dataset()
+    np.testing.assert_allclose(doubled.outcome_effect, 2 * once.outcome_effect, rtol=0, atol=1e-6)
+
+
 def test_dropout_inside_recurrent_layers_is_named(keras, caplog):
     layers = keras.layers
     model = keras.Sequential(

@@ -1,5 +1,6 @@
 """Kipoi models loaded from directories: what they may look like, and what is said when they cannot be loaded."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -551,6 +552,16 @@ def test_a_missing_package_is_named(tmp_path, change):
     (folder / "model.py").write_text("import no_such_package\n" + CONVOLUTION)
     said = refusal(folder)
     assert "needs 'no_such_package'" in said and "install the package" in said
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+def test_a_missing_package_that_is_optional_is_named_with_its_extra(tmp_path):
+    folder = write_model(tmp_path / "m")
+    text = (folder / "model.yaml").read_text()
+    head = "defined_as: kipoi.model.KerasModel\nargs: {weights: weights.pt}\n"
+    (folder / "model.yaml").write_text(head + text[text.index("default_dataloader") :])
+    said = refusal(folder)
+    assert "needs 'tensorflow'" in said and 'pip install "kipoi_deepmr[keras]"' in said
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,11 @@ def _first_outcome(targets: Targets) -> Target:
 
 
 def _entry(target: Target) -> dict[str, Any]:
-    return {"task": target.label, **({"occurrence": target.occurrence} if target.repeated else {})}
+    return {
+        "task": target.label,
+        **({"occurrence": target.occurrence} if target.repeated else {}),
+        **({"reduce": "sum"} if target.profile else {}),
+    }
 
 
 def _matching(targets: Targets, pattern: str) -> list[Target]:
