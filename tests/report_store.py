@@ -64,6 +64,7 @@ def write_store(
         "uncertainty": {"draws": draws},
         "effects": {"scale": scale, "standard_error": standard_error},
         **sections,
+        "mr": {"methods": ["egger", "ivw"], **sections.get("mr", {})},
     }
     config = parse_config(settings, path.parent)
     attrs = {

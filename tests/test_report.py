@@ -187,6 +187,12 @@ def test_the_run_is_told_in_words(results):
     assert told["standard errors"].startswith("posterior: the SD over draws")
     assert told["estimators"] == "MR-Egger, IVW"
     assert details(results)["configuration, sha256"] == results.attrs["config_sha256"]
+    assert "take the errors of the mean" not in told["standard errors"]
+    other = results.copy()
+    overall = other["global"].to_dataset()
+    kinds = np.where(overall["method"].values == "ivw", "monte_carlo", "posterior")
+    other["global"] = xr.DataTree(overall.assign_coords(standard_error=("method", kinds)))
+    assert "Whatever is chosen, IVW take the errors of the mean" in summary(other)["standard errors"]
     text = estimand(results, "ivw")
     assert "model-implied" in text
     assert "one unit of the model's own output" in text

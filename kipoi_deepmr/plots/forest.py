@@ -141,7 +141,7 @@ def _local(results: xr.DataTree, exposure: str, outcome: str, method: str, rows:
         )
     digits = decimals((high - low) / 2)
     columns = _intervals([*estimate, middle], [*low, inner_low], [*high, inner_high], digits)
-    labels = [cut(str(name), 26) for name in table[terms.SEQUENCE].values]
+    labels = [cut(str(name), 28) for name in table[terms.SEQUENCE].values]
     _frame(ax, [*labels, "global effect"], limits, {f"{_level(table)} interval": columns})
     ax.tick_params(axis="y", labelsize="small")
     ax.set_ylim(foot + 0.9, -1.5)

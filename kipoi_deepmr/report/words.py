@@ -68,7 +68,7 @@ def summary(results: xr.DataTree) -> dict[str, str]:
         "sequences": _sequences(results),
         "draws": f"{attrs['draws']} thinned networks (MC-dropout), {shared}",
         "scale of effects": _SCALES[str(attrs["scale"])],
-        "standard errors": ERRORS[str(attrs["standard_error"])],
+        "standard errors": ERRORS[str(attrs["standard_error"])] + _others(results),
         "instruments": f"mutations with F = (effect / SE)² of at least {min_f:g}"
         if min_f
         else "all mutations whose effects have a standard error",
@@ -98,6 +98,18 @@ def details(results: xr.DataTree) -> dict[str, str]:
 def configuration(results: xr.DataTree) -> str:
     """Return the configuration with all defaults, as indented JSON."""
     return json.dumps(json.loads(results.attrs["config"]), indent=1, ensure_ascii=False)
+
+
+def _others(results: xr.DataTree) -> str:
+    """Name the estimators that take other errors than the store holds."""
+    overall = results[GLOBAL_GROUP].to_dataset()
+    if "standard_error" not in overall.coords:
+        return ""
+    kinds = zip(names(results, terms.METHOD), overall["standard_error"].values.tolist(), strict=True)
+    others = [method_name(name) for name, kind in kinds if kind != results.attrs["standard_error"]]
+    if not others:
+        return ""
+    return f" Whatever is chosen, {', '.join(others)} take the errors of the mean over draws (monte_carlo), which they need."
 
 
 def _tasks(results: xr.DataTree, dim: str) -> str:
