@@ -117,7 +117,7 @@ def test_other_estimates_are_made_again_beside_them(folder):
 def test_what_needs_draws_that_are_gone_is_explained(folder, changes):
     before = open_results(folder / "used.zarr").attrs["history"]
     with pytest.raises(StoreError) as caught:
-        re_estimate(folder / "used.zarr", mr=changes)
+        re_estimate(folder / "used.zarr", mr={"methods": SETTINGS["mr"]["methods"], **changes})
     said = str(caught.value)
     assert "needs the effects of every draw" in said
     assert "effects: {keep_draws: true}" in said
@@ -156,3 +156,22 @@ def test_a_resumed_run_may_ask_for_fewer_of_its_methods(folder, tmp_path):
     go(tmp_path, "out.zarr")
     tree = go(tmp_path, "out.zarr", {"mr": {"methods": ["cross_fitted_ivw"], "bidirectional": False}}, resume=True)
     assert tree["local"]["method"].values.tolist() == ["cross_fitted_ivw"]
+
+
+def test_methods_that_nobody_named_and_that_miss_their_draws_are_left_out_with_a_warning(folder, caplog):
+    results = re_estimate(folder / "used.zarr", mr={"min_f": 1.0})
+    assert results["local"]["method"].values.tolist() == ["ivw"]
+    assert "left out: cross_fitted_ivw, equal" in caplog.text
+    with pytest.raises(StoreError, match="needs the effects of every draw"):
+        re_estimate(folder / "used.zarr", mr={"min_f": 1.0, "methods": ["cross_fitted_ivw"]})
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "more"),
+    [({"draws": 10}, ["cross_fitted_egger", "cross_fitted_ivw"]), ({"draws": 9}, []), ({"method": "ensemble"}, [])],
+)
+def test_the_default_methods_use_the_draws_where_there_are_enough(tmp_path, uncertainty, more):
+    config = load_config(write_project(tmp_path, {"uncertainty": uncertainty, "mr": None}))
+    assert [method.name for method in config.mr.methods] == ["egger", "ivw", *more]
+    named = load_config(write_project(tmp_path, {"uncertainty": uncertainty, "mr": {"methods": ["ivw"]}}))
+    assert [method.name for method in named.mr.methods] == ["ivw"]

@@ -172,11 +172,17 @@ def _with_options(keys: dict[Any, Any]) -> dict[str, Any]:
     return {"name": name, "estimator": estimator, "options": keys}
 
 
+# Used where no methods are named; those that need every draw from so many draws on. The README argues for them.
+DEFAULT_METHODS = ("egger", "ivw")
+METHODS_OF_DRAWS = ("cross_fitted_egger", "cross_fitted_ivw")
+ENOUGH_DRAWS = 10
+
+
 class MRSection(Section):
     """Mendelian randomization of each sequence."""
 
     methods: list[Method] = Field(
-        default_factory=lambda: [Method.model_validate(name) for name in ("egger", "ivw")],
+        default_factory=lambda: [Method.model_validate(name) for name in DEFAULT_METHODS],
         min_length=1,
         description="estimators: names of `kipoi deepmr mr --help`, or {name: ..., estimator: ..., and its options}",
     )

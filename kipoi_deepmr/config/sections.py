@@ -17,7 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from kipoi_deepmr.config.estimation import ControlsSection, MetaSection, MRSection
+from kipoi_deepmr.config.estimation import (
+    ENOUGH_DRAWS,
+    METHODS_OF_DRAWS,
+    ControlsSection,
+    MetaSection,
+    Method,
+    MRSection,
+)
 from kipoi_deepmr.config.values import (
     FaultAt,
     Name,
@@ -254,6 +261,15 @@ class Config(Section):
             return data
         needed = {"model", "exposures", "outcomes"}
         return {key: value for key, value in data.items() if value is not None or key in needed}
+
+    @model_validator(mode="after")
+    def _methods_by_the_number_of_draws(self) -> Self:
+        """Add the methods that need every draw where none are named and there are enough draws for them."""
+        enough = self.uncertainty.method == "mc_dropout" and self.uncertainty.draws >= ENOUGH_DRAWS
+        if enough and "methods" not in self.mr.model_fields_set:
+            methods = [*self.mr.methods, *(Method.model_validate(name) for name in METHODS_OF_DRAWS)]
+            self.__dict__["mr"] = self.mr.model_copy(update={"methods": methods})
+        return self
 
     @model_validator(mode="after")
     def _sequences_come_from_somewhere(self) -> Self:

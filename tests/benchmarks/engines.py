@@ -55,20 +55,44 @@ CASES = {
 }
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """Milliseconds per mutant and draw, and how far the engines agree."""
+
+    plain_ms: float
+    tangermeme_ms: tuple[float | None, float | None]
+    full_ms: float
+    local_ms: float
+    difference: float
+    roundings: float
+    coverage: float
+
+    @property
+    def ratio(self) -> float:
+        return self.full_ms / self.local_ms
+
+    def row(self) -> str:
+        others = " / ".join("-" if ms is None else f"{ms:.3g}" for ms in self.tangermeme_ms)
+        return (
+            f"{self.plain_ms:.3g} | {others} | {self.full_ms:.3g} | {self.local_ms:.3g} | {self.ratio:.1f} "
+            f"| {self.difference:.1e} ({self.roundings:.1f} eps) | {100 * self.coverage:.1f}%"
+        )
+
+
 @contextmanager
-def prepared(case: Case, device: torch.device) -> Iterator[tuple[dict, Block, range]]:
+def prepared(case: Case, device: torch.device, sequences: int = 1) -> Iterator[tuple[dict, Block, range]]:
     """Make the network, a random sequence and the arguments of an engine."""
     torch.manual_seed(0)
     layout = Layout(None, case.alphabet_axis, case.position_axis, "ACGT", case.shape, np.dtype(np.float32))
     network = SequenceNetwork(case.make(), layout, (), False).eval().to(device)
-    codes = np.random.default_rng(0).integers(0, 4, (1, layout.length)).astype(np.int8)
-    canonical = np.eye(4, dtype=np.float32)[codes].reshape(1, layout.length, 4, *(1,) * (len(case.shape) - 2))
+    codes = np.random.default_rng(0).integers(0, 4, (sequences, layout.length)).astype(np.int8)
+    canonical = np.eye(4, dtype=np.float32)[codes].reshape(sequences, layout.length, 4, *(1,) * (len(case.shape) - 2))
     one_hot = np.moveaxis(canonical, (1, 2), (case.position_axis + 1, case.alphabet_axis + 1))
     sequence = torch.from_numpy(np.ascontiguousarray(one_hot)).to(device)
-    draws = MCDropout(find_dropouts(network, sequence), seed=1, device=device)
+    draws = MCDropout(find_dropouts(network, sequence[:1]), seed=1, device=device)
     columns = list(range(case.outputs))
     options = {"network": network, "draws": draws, "count": DRAWS, "columns": columns, "exposures": case.outputs - 1}
-    yield options, Block(["benchmark"], codes, sequence), range(layout.length)
+    yield options, Block([f"benchmark {number}" for number in range(sequences)], codes, sequence), range(layout.length)
 
 
 def plain_loop(options: dict, block: Block, positions: range, rows: int) -> float:
@@ -126,8 +150,8 @@ def milliseconds(engine: FullEngine, block: Block, positions: range) -> float:
     return 1000 * seconds / mutants / engine.count
 
 
-def measure(case: Case, device: torch.device, precision: str) -> list[str]:
-    """Return a row of the table."""
+def measure(case: Case, device: torch.device, precision: str = "float32", *, others: bool = True) -> Measurement:
+    """Measure a network: rounds of all engines in turn, the median of each counts."""
     with prepared(case, device) as (options, block, positions):
         options["precision"] = precision
         full = min(
@@ -145,17 +169,10 @@ def measure(case: Case, device: torch.device, precision: str) -> list[str]:
             for _ in range(ROUNDS)
         ]
         plain_ms, full_ms, local_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
-        rounding = difference / (torch.finfo(torch.float32).eps * prediction)
-        others = [tangermeme(case, options, block, 32, fast=fast) for fast in (False, True)]
-        return [
-            f"{plain_ms:.3g}",
-            " / ".join("-" if ms is None else f"{ms:.3g}" for ms in others),
-            f"{full_ms:.3g}",
-            f"{local_ms:.3g}",
-            f"{full_ms / local_ms:.1f}",
-            f"{difference / effect:.1e} ({rounding:.1f} eps)",
-            f"{100 * local.coverage.share:.1f}%",
-        ]
+        slow, fast = (tangermeme(case, options, block, 32, fast=f) if others else None for f in (False, True))
+        roundings = difference / (torch.finfo(torch.float32).eps * prediction)
+        share = local.coverage.share
+        return Measurement(plain_ms, (slow, fast), full_ms, local_ms, difference / effect, roundings, share)
 
 
 def main() -> None:
@@ -175,7 +192,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, case in CASES.items():
         if args.only.lower() in name.lower():
-            print(f"| {name} | {' | '.join(measure(case, device, args.precision))} |", flush=True)
+            print(f"| {name} | {measure(case, device, args.precision).row()} |", flush=True)
 
 
 if __name__ == "__main__":
