@@ -100,6 +100,15 @@ INDEXES: Mapping[str, Term] = {
     ),
 }
 
+# Of the estimators in `/local` and `/global`.
+METHOD_COORDS: Mapping[str, Term] = {
+    "standard_error": Term(
+        (METHOD,),
+        "which errors of the effects the method takes: posterior (SD over draws), monte_carlo (SD / sqrt(draws))",
+        "",
+    ),
+}
+
 LOCAL: Mapping[str, Term] = {
     "estimate": Term(_LOCAL_METHOD, "model-implied causal effect in one sequence", "ratio"),
     "se": Term(_LOCAL_METHOD, "standard error of estimate", "ratio"),
@@ -169,7 +178,7 @@ _PERMUTED = {
     "permuted_sd": ("SD of the estimates with permuted exposure effects", "ratio"),
     "permuted_low": ("alpha/2 quantile of the estimates with permuted exposure effects", "ratio"),
     "permuted_high": ("1 - alpha/2 quantile of the estimates with permuted exposure effects", "ratio"),
-    "permuted_pvalue": ("(1 + permutations whose estimate is as far from 0 as the estimate) / (1 + permutations)", "1"),
+    "permuted_pvalue": ("(1 + permutations as many standard errors away from 0) / (1 + permutations)", "1"),
     "n_permuted": ("permutations that gave an estimate", "1"),
 }
 LOCAL_PERMUTED: Mapping[str, Term] = {name: Term(_LOCAL_METHOD, *what) for name, what in _PERMUTED.items()}

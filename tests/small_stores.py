@@ -81,7 +81,7 @@ def write_store(
         "model": {"name": "none", "source": "dir"},
         "exposures": {name: {"task": name, "peaks": "none.bed"} for name in EXPOSURES},
         "outcomes": {name: {"task": name} for name in OUTCOMES},
-        "mr": {"min_f": 0.5, "bidirectional": bidirectional},
+        "mr": {"methods": ["egger", "ivw"], "min_f": 0.5, "bidirectional": bidirectional},
     }
     config = parse_config(settings, folder)
     attrs = {

@@ -11,6 +11,7 @@ import pytest
 from kipoi_deepmr import cli, meta, mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.config.estimation import OPTIONS, options_of
+from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
 from kipoi_deepmr.pipeline import re_estimate, run
 from kipoi_deepmr.pipeline.methods import ESTIMATORS
@@ -69,7 +70,7 @@ def estimate_alone(effects, method, e, o, s):
     bx, bxse, by, byse, psi, positions = instruments(effects, e, o, s)
     estimator = ESTIMATORS[method]
     options = dict(estimator.options)
-    for name, value in {"psi": psi, "draws": 6, "sample_size": 6, "groups": positions}.items():
+    for name, value in {"psi": psi, "draws": 6, "sample_size": 6 * len(bx), "groups": positions}.items():
         if options.get(name) in ("stored", "position"):
             options[name] = value
     if estimator.monte_carlo:
@@ -229,5 +230,29 @@ def test_the_readme_and_the_help_list_every_method(capsys):
 
 def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(store):
     methods = ["ivw", "maximum_likelihood", "cml", "debiased_ivw"]
-    described = re_estimate(store, mr={"methods": methods})["local"]["method"].attrs["description"].split("; ")
+    tree = re_estimate(store, mr={"methods": methods})
+    described = tree["local"]["method"].attrs["description"].split("; ")
     assert ["(Monte-Carlo errors)" in line for line in described] == [False, True, True, True]
+    for name in ("local", "global"):
+        assert tree[name]["standard_error"].values.tolist() == ["posterior", *["monte_carlo"] * 3]
+        assert tree[name]["standard_error"].dims == ("method",)
+
+
+def test_a_warning_names_the_methods_in_which_weak_mutations_decide(store, caplog):
+    methods = ["ivw", "raps", "simple_mode", "weighted_median"]
+    re_estimate(store, mr={"methods": methods})
+    assert "in raps, simple_mode the many mutations" in caplog.text
+    caplog.clear()
+    re_estimate(store, mr={"methods": methods, "min_f": 1.0})
+    assert "the many mutations" not in caplog.text
+    re_estimate(store, mr={"min_f": 0.0})
+
+
+def test_a_bar_shows_how_far_estimates_are(store, monkeypatch, capsys):
+    monkeypatch.setattr("kipoi_deepmr.pipeline.estimate._PATIENCE", 0)
+    re_estimate(store, mr={"methods": ["ivw", "egger"]}, controls={"permuted_exposure": 2}, progress=True)
+    # 2 methods, 3 times each, for every exposure and sequence that it binds.
+    count = 6 * int(open_results(store)["effects"]["bound"].sum())
+    assert f"{count}/{count}" in capsys.readouterr().err
+    re_estimate(store, controls={"permuted_exposure": 0})
+    assert capsys.readouterr().err == ""

@@ -142,3 +142,48 @@ def test_a_store_without_estimates_says_what_to_do():
     for table in (global_table, local_table, terminal_table):
         with pytest.raises(StoreError, match="run --resume"):
             table(bare)
+
+
+def with_permutations(results):
+    known = results["global"].to_dataset()
+    shape = [known.sizes[dim] for dim in terms.GLOBAL_PERMUTED["permuted_pvalue"].dims]
+    added = {name: (term.dims, np.full(shape, 0.25)) for name, term in terms.GLOBAL_PERMUTED.items()}
+    return known.assign(added)
+
+
+def test_controls_and_the_other_direction_stand_below():
+    results = make_results(("FOXA1",), ("DNase",))
+    assert "p perm" not in terminal_table(results)
+    assert "reverse" not in terminal_table(results)
+    permuted = with_permutations(results)
+    results["global"] = xr.DataTree(permuted)
+    for name in ("reverse/global", "controls/global", "controls/reverse/global"):
+        results[name] = xr.DataTree(results["global"].to_dataset() * 0 + 7)
+        results[name]["ci_low"].attrs["confidence_level"] = 0.95
+    shown = terminal_table(results).splitlines()
+    assert sum("p perm " in line for line in shown) == 4 + 0
+    assert sum(" 0.25 " in line for line in shown) == 2
+    assert [line for line in shown if line.startswith(("In reverse", "Control"))] == [
+        "In reverse: effect of the outcome on the exposure, exposure per outcome",
+        "Control: the same in shuffled sequences, where no site is",
+        "Control in reverse",
+    ]
+    assert shown[-1].startswith("p perm: ")
+
+
+def test_methods_with_errors_of_the_mean_are_marked():
+    results = make_results()
+    for kind in ("global", "local"):
+        errors = ("method", text(["posterior", "monte_carlo"]))
+        results[kind] = xr.DataTree(results[kind].to_dataset().assign_coords(standard_error=errors))
+    shown = terminal_table(results).splitlines()
+    assert all((" ivw* " in line) == (" egger " not in line) for line in shown[3:-1])
+    assert shown[-1].startswith("* standard errors of the mean over draws")
+    assert set(global_table(results)["standard_error"]) == {"posterior", "monte_carlo"}
+
+
+def test_the_only_outcome_stands_above_where_names_would_be_cut():
+    names = ("HepG2_a_long_name#1", "HepG2_a_long_name#2")
+    shown = terminal_table(make_results(names, ("the name of an outcome that is longer than most of them",)))
+    assert "outcome: the name of an outcome that is longer than most of them" in shown
+    assert "HepG2_a_long_name#2" in shown

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     given = {
         section: {key: value for key, value in keys.items() if value is not None} for section, keys in changes.items()
     }
-    results = re_estimate(args.store, **given)
+    results = re_estimate(args.store, progress=not args.quiet, **given)
     print(json.dumps(global_records(results), indent=1) if args.json else terminal_table(results))
     return 0
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr import meta, terms
 from kipoi_deepmr.config import Config
-from kipoi_deepmr.pipeline.local import fit
+from kipoi_deepmr.pipeline.local import Progress, fit, unseen
 from kipoi_deepmr.pipeline.methods import needs_all, needs_draws
 from kipoi_deepmr.pipeline.summary import FloatArray, Summary, summaries
 
@@ -20,8 +20,15 @@ def generator_of(seed: int, *words: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def with_permutations(
-    effects: xr.Dataset, local: xr.Dataset, overall: xr.Dataset, config: Config, *, reverse: bool = False
+    effects: xr.Dataset,
+    local: xr.Dataset,
+    overall: xr.Dataset,
+    config: Config,
+    *,
+    reverse: bool = False,
+    progress: Progress = unseen,
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Add to estimates what they are when the effects on the cause are permuted over the positions of each sequence.
 
@@ -35,6 +42,8 @@ def with_permutations(
         Its `controls` say how often, the sections `mr` and `meta` how estimates are made.
     reverse
         Whether the outcomes count as causes.
+    progress
+        Called with the number of sequences that a method has done for an exposure in a permutation.
 
     Returns
     -------
@@ -48,16 +57,24 @@ def with_permutations(
     broken. Instruments are selected anew. Permutations are drawn by seed and name of the sequence. An estimate without
     an intercept is not centred at zero under permutation where both sides have effects of one sign: see
     `permuted_mean`.
+
+    The local p-value compares estimate / se, the global one the mean over sequences in units of its error, by their SD.
+    Comparing estimates would not do: a permutation pairs most strong mutations with outcome effects near zero, and gives
+    estimates closer to zero than one that is off by no more than its own error. Studentised, the test holds for "no
+    effect", not for "nothing in common" alone (DiCiccio and Romano 2017, JASA 112:1211), as far as the error allows for
+    unequal variances: that between sequences does, that of `ivw_clustered` does, that of `ivw` does not.
     """
     found_local = _blank(terms.LOCAL_PERMUTED, local)
     found_global = _blank(terms.GLOBAL_PERMUTED, overall)
     for exposure in range(effects.sizes[terms.EXPOSURE]):
-        sequences, estimate, se = _permuted(effects, exposure, config, reverse=reverse)
-        here = local["estimate"].values[exposure][:, sequences]
-        for name, array in _described(estimate, here, config.mr.alpha).items():
+        sequences, estimate, se = _permuted(effects, exposure, config, reverse, progress)
+        own = [local[name].values[exposure][:, sequences] for name in ("estimate", "se")]
+        distances = np.abs(estimate / se), np.abs(own[0] / own[1])
+        for name, array in _described(estimate, *distances, config.mr.alpha).items():
             found_local[name][exposure][:, sequences] = array
-        pooled = meta.random_effects(estimate, se, axis=2, alpha=config.mr.alpha, **config.meta.model_dump())
-        for name, array in _described(pooled.estimate, overall["estimate"].values[exposure], config.mr.alpha).items():
+        pooled = meta.random_effects(estimate, se, axis=2, alpha=config.mr.alpha, **config.meta.model_dump()).estimate
+        distances = _distance_of_mean(estimate, axis=2), _distance_of_mean(own[0], axis=1)
+        for name, array in _described(pooled, *distances, config.mr.alpha).items():
             found_global[name][exposure] = array
     scale, controls = str(effects.attrs["scale"]), config.controls
     both = []
@@ -74,7 +91,7 @@ def with_permutations(
 
 
 def _permuted(
-    effects: xr.Dataset, exposure: int, config: Config, *, reverse: bool
+    effects: xr.Dataset, exposure: int, config: Config, reverse: bool, progress: Progress
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Return sequences, and estimates and errors, shape (permutation, outcome, sequence, method)."""
     names = effects[terms.SEQUENCE].values
@@ -86,7 +103,7 @@ def _permuted(
         rounds = []
         for _ in range(count):
             orders = np.stack([_order(turned, row, generator) for row, generator in enumerate(generators)])
-            values = fit(turned.permuted(orders).selected(config.mr.min_f), config.mr, ("estimate", "se"))
+            values = fit(turned.permuted(orders).selected(config.mr.min_f), config.mr, ("estimate", "se"), progress)
             rounds.append([values["estimate"], values["se"]])
         sequences.append(summary.sequences)
         parts.append(np.array(rounds))
@@ -106,16 +123,28 @@ def _order(summary: Summary, row: int, generator: np.random.Generator) -> NDArra
     return order
 
 
-def _described(permuted: FloatArray, estimate: FloatArray, alpha: float) -> Mapping[str, NDArray[np.generic]]:
-    """Describe estimates on the first axis, and how many of them are as far from zero as the estimate."""
+def _distance_of_mean(estimate: FloatArray, axis: int) -> FloatArray:
+    """Return how many of its standard errors the mean over sequences is from zero; NaN for fewer than two."""
+    known = np.isfinite(estimate)
+    count = known.sum(axis)
+    mean = estimate.sum(axis, where=known) / count
+    squares = ((estimate - np.expand_dims(mean, axis)) ** 2).sum(axis, where=known)
+    return np.where(count > 1, np.abs(mean) / np.sqrt(squares / (count - 1) / count), np.nan)
+
+
+def _described(
+    permuted: FloatArray, distances: FloatArray, distance: FloatArray, alpha: float
+) -> Mapping[str, NDArray[np.generic]]:
+    """Describe estimates on the first axis, and in how many the distance from zero is as large as that of the estimate."""
     known = np.isfinite(permuted)
     count = known.sum(0)
     some = count > 0
     first = np.where(some, permuted, 0.0)
     mean, sd = (np.where(some, statistic(first, axis=0), np.nan) for statistic in (np.nanmean, np.nanstd))
     low, high = np.where(some, np.nanquantile(first, [alpha / 2, 1 - alpha / 2], axis=0), np.nan)
-    beyond = (np.abs(first) >= np.abs(estimate)).sum(0, where=known)
-    pvalue = np.where(some & np.isfinite(estimate), (1 + beyond) / (1 + count), np.nan)
+    compared = ~np.isnan(distances)
+    beyond, of = (distances >= distance).sum(0, where=compared), compared.sum(0)
+    pvalue = np.where((of > 0) & ~np.isnan(distance), (1 + beyond) / (1 + of), np.nan)
     values = (mean, sd, low, high, pvalue, count)
     return dict(zip(terms.LOCAL_PERMUTED, values, strict=True))
 

@@ -99,6 +99,12 @@ class DrawnEstimates:
     effects: xr.Dataset
     stored: xr.Dataset | None
 
+    def has(self, method: Method, section: MRSection) -> bool:
+        """Tell whether a method can be estimated in all directions: it needs no draws, or they or its estimates are there."""
+        if not needs_draws(method) or "exposure_draws" in self.effects:
+            return True
+        return self._number(method, section, section.bidirectional) is not None
+
     def of(
         self,
         method: Method,

@@ -1,6 +1,6 @@
 """Local effects: Mendelian randomization of each exposure, outcome and sequence."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,20 @@ from kipoi_deepmr.pipeline.summary import Summary, summaries
 
 _ANY_NUMBER = 100
 
+Progress = Callable[[int], object]
+
+
+def unseen(_: int) -> None:
+    """Show no progress."""
+
 
 def local_estimates(
-    effects: xr.Dataset, section: MRSection, drawn: DrawnEstimates, *, reverse: bool = False
+    effects: xr.Dataset,
+    section: MRSection,
+    drawn: DrawnEstimates,
+    *,
+    reverse: bool = False,
+    progress: Progress = unseen,
 ) -> xr.Dataset:
     """Estimate the effect of each exposure on each outcome in each sequence that it binds.
 
@@ -31,6 +42,8 @@ def local_estimates(
         Where the estimates come from that need every draw.
     reverse
         Estimate the effect of each outcome on each exposure instead, in the same sequences.
+    progress
+        Called with the number of sequences that a method has done for an exposure.
 
     Returns
     -------
@@ -41,16 +54,23 @@ def local_estimates(
     values = {name: np.full([sizes[dim] for dim in term.dims], *blank(name)) for name, term in terms.LOCAL.items()}
     for summary in summaries(effects, jointly=any(map(needs_all, section.methods))):
         chosen = (summary.reversed() if reverse else summary).selected(section.min_f)
-        for name, array in {**describe(chosen), **fit(chosen, section, values)}.items():
+        for name, array in {**describe(chosen), **fit(chosen, section, values, progress)}.items():
             values[name][summary.exposure][:, summary.sequences] = array
         for index, method in enumerate(section.methods):
             if needs_draws(method):
                 found = drawn.of(method, section, summary.exposure, summary.sequences, reverse=reverse)
                 for name, array in found.items():
                     values[name][summary.exposure][:, summary.sequences, index] = array
+                progress(len(summary.sequences))
     coords = {name: effects[name] for name in (*terms.LOCAL_DIMS, "bound", "chrom", "start", "end", "strand")}
     names = [method.name for method in section.methods]
     dataset = to_dataset(terms.LOCAL, values, coords, names, str(effects.attrs["scale"]), reverse=reverse)
+    stored = str(effects.attrs["standard_error"])
+    kinds = ["monte_carlo" if measures_the_mean(method) else stored for method in section.methods]
+    term = terms.METHOD_COORDS["standard_error"]
+    dataset = dataset.assign_coords(
+        standard_error=(term.dims, np.array(kinds, dtype=object), terms.attributes(term, str(effects.attrs["scale"])))
+    )
     dataset.attrs.update(title="local effects: Mendelian randomization of each sequence", min_f=section.min_f)
     dataset[terms.METHOD].attrs["description"] = _describe_methods(section)
     dataset["status"].attrs.update(flags(mr.Status, "not_bound_or_not_completed"))
@@ -83,7 +103,9 @@ def _share(held: NDArray[np.bool_], bx: NDArray[np.float64]) -> NDArray[np.float
     return np.divide(held.sum(-1), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
-def fit(chosen: Summary, section: MRSection, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
+def fit(
+    chosen: Summary, section: MRSection, wanted: Iterable[str], progress: Progress = unseen
+) -> dict[str, NDArray[Any]]:
     """Estimate with every method.
 
     Parameters
@@ -94,6 +116,8 @@ def fit(chosen: Summary, section: MRSection, wanted: Iterable[str]) -> dict[str,
         The methods.
     wanted
         Names of variables; those that a method does not have are left blank, and all of a method that needs draws.
+    progress
+        Called with the number of sequences after each method.
 
     Returns
     -------
@@ -109,6 +133,7 @@ def fit(chosen: Summary, section: MRSection, wanted: Iterable[str]) -> dict[str,
         for name in names:
             if hasattr(result, name):
                 found[name][..., index] = getattr(result, name)
+        progress(len(chosen.sequences))
     return found
 
 

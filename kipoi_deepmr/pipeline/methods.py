@@ -1,6 +1,6 @@
 """The methods of the configuration as functions of `kipoi_deepmr.mr`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +27,16 @@ class Estimator:
     function : str
         Name in `kipoi_deepmr.mr`.
     options : mapping
-        Its fixed options. ``psi: stored`` is the correlation of the two errors of each mutation, ``draws: stored``
-        (and ``sample_size: stored``) the number of draws, ``groups: position`` the position of each mutation.
+        Its fixed options. ``psi: stored`` is the correlation of the two errors of each mutation, ``draws: stored`` the
+        number of draws, ``groups: position`` the position of each mutation, ``sample_size: stored`` draws times
+        mutations: with it BIC is the extended BIC with gamma = 1/2 (Chen and Chen 2008), which pays for the choice of
+        the invalid ones among all mutations, too.
     monte_carlo : bool
         Whether it takes the errors of the mean over draws, whatever `effects.standard_error` says: it corrects the
         estimate for errors of measurement, which the spread over draws is not.
+    outvoted : bool
+        Whether the many mutations that hardly change a prediction decide over the few that do, unless `mr.min_f`
+        leaves them out: each has one vote, or an error so small that it weighs as much as a strong one.
     joint : bool
         Whether it takes all exposures (in reverse: all outcomes) at once.
     draws : bool
@@ -41,6 +46,7 @@ class Estimator:
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
     monte_carlo: bool = False
+    outvoted: bool = False
     joint: bool = False
     draws: bool = False
 
@@ -50,30 +56,30 @@ _CLUSTERED = {"groups": POSITION}
 
 
 def _raps(**options: Any) -> Estimator:
-    return Estimator("raps", {"psi": STORED, **options}, monte_carlo=True)
+    return Estimator("raps", {"psi": STORED, **options}, monte_carlo=True, outvoted=True)
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
     "ivw": Estimator("ivw"),
     "ivw_fixed": Estimator("ivw", {"model": "fixed"}),
-    "ivw_delta": Estimator("ivw", _DELTA),
+    "ivw_delta": Estimator("ivw", _DELTA, outvoted=True),
     "ivw_robust": Estimator("ivw", {"robust": True}),
-    "ivw_penalized": Estimator("ivw", {"penalized": True}),
+    "ivw_penalized": Estimator("ivw", {"penalized": True}, outvoted=True),
     "ivw_clustered": Estimator("clustered_ivw", _CLUSTERED),
     "egger": Estimator("egger"),
-    "egger_delta": Estimator("egger", _DELTA),
+    "egger_delta": Estimator("egger", _DELTA, outvoted=True),
     "egger_robust": Estimator("egger", {"robust": True}),
     "egger_penalized": Estimator("egger", {"penalized": True}),
     "egger_clustered": Estimator("clustered_egger", _CLUSTERED),
     "radial_ivw": Estimator("radial_ivw"),
     "radial_egger": Estimator("radial_egger"),
-    "simple_median": Estimator("simple_median"),
+    "simple_median": Estimator("simple_median", outvoted=True),
     "weighted_median": Estimator("weighted_median"),
     "penalized_weighted_median": Estimator("penalized_weighted_median"),
-    "simple_mode": Estimator("simple_mode"),
+    "simple_mode": Estimator("simple_mode", outvoted=True),
     "weighted_mode": Estimator("weighted_mode"),
-    "maximum_likelihood": Estimator("maximum_likelihood", {"psi": STORED}, monte_carlo=True),
-    "maximum_likelihood_independent": Estimator("maximum_likelihood", {"psi": 0.0}, monte_carlo=True),
+    "maximum_likelihood": Estimator("maximum_likelihood", {"psi": STORED}, monte_carlo=True, outvoted=True),
+    "maximum_likelihood_independent": Estimator("maximum_likelihood", {"psi": 0.0}, monte_carlo=True, outvoted=True),
     "debiased_ivw": Estimator("debiased_ivw", monte_carlo=True),
     "penalized_ivw": Estimator("penalized_ivw", monte_carlo=True),
     "overlap_debiased_ivw": Estimator(
@@ -87,7 +93,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "raps_over_dispersion_tukey": _raps(over_dispersion=True, loss="tukey"),
     "contamination_mixture": Estimator("contamination_mixture"),
     "lasso": Estimator("lasso"),
-    "cml": Estimator("cml", {"psi": STORED, "sample_size": STORED}, monte_carlo=True),
+    "cml": Estimator("cml", {"psi": STORED, "sample_size": STORED}, monte_carlo=True, outvoted=True),
     "multivariable_ivw": Estimator("multivariable_ivw", joint=True),
     "multivariable_egger": Estimator("multivariable_egger", {"orientation": 0}, joint=True),
     "cross_fitted_ivw": Estimator("cross_fitted_ivw", draws=True),
@@ -111,6 +117,11 @@ def measures_the_mean(method: Method) -> bool:
     """Tell whether a method takes the errors of the mean over draws."""
     estimator = ESTIMATORS[method.estimator]
     return estimator.monte_carlo or estimator.draws
+
+
+def outvoted(methods: Iterable[Method], min_f: float) -> list[str]:
+    """Return the names of the methods in which mutations that hardly change a prediction decide."""
+    return [method.name for method in methods if ESTIMATORS[method.estimator].outvoted and min_f <= 0]
 
 
 def needs_all(method: Method) -> bool:
@@ -146,9 +157,9 @@ def estimate(method: Method, summary: Summary, alpha: float) -> Any:
         return _estimate_jointly(method, summary, alpha, options)
     if options.get("psi") == STORED:
         options["psi"] = summary.correlation
-    for name in ("draws", "sample_size"):
+    for name, stored in (("draws", summary.draws), ("sample_size", summary.draws * len(summary.positions))):
         if options.get(name) == STORED:
-            options[name] = summary.draws
+            options[name] = stored
     if options.get("groups") == POSITION:
         options["groups"] = summary.positions
     if estimator.monte_carlo:

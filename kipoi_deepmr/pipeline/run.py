@@ -15,7 +15,7 @@ from kipoi_deepmr.cube import CONTROLS_GROUP, Cube, Template, check_replaceable,
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.pipeline.compute import now, write_effects
 from kipoi_deepmr.pipeline.drawn import covers
-from kipoi_deepmr.pipeline.estimate import estimate_store
+from kipoi_deepmr.pipeline.estimate import estimate_store, without_missing_draws
 from kipoi_deepmr.pipeline.prepare import Job, prepare
 from kipoi_deepmr.pipeline.shuffled import shuffled_job
 
@@ -82,7 +82,7 @@ def run(
         write_effects(job, cube, progress=progress)
         _write_controls(job, path, progress=progress)
     cube.note(now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
-    estimate_store(path, config)
+    estimate_store(path, config, progress=progress)
     return open_results(path)
 
 
@@ -92,6 +92,7 @@ def re_estimate(
     mr: Mapping[str, Any] | None = None,
     meta: Mapping[str, Any] | None = None,
     controls: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> xr.DataTree:
     """Estimate again from the effects in a store; the model is not needed.
 
@@ -101,6 +102,8 @@ def re_estimate(
         Folder of the store.
     mr, meta, controls
         Settings to change in these sections of the stored configuration.
+    progress
+        Whether to show a bar when it takes long. Default: no.
 
     Returns
     -------
@@ -120,7 +123,10 @@ def re_estimate(
     for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
         settings[section] = {**settings.get(section, {}), **(changes or {})}
     config = parse_config(settings, path.parent, "the settings")
-    estimate_store(path, config)
+    if "methods" not in (mr or {}):
+        with open_results(path) as tree:
+            config = without_missing_draws(path, tree, config)
+    estimate_store(path, config, progress=progress)
     Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
 

@@ -14,7 +14,7 @@ from kipoi_deepmr.errors import StoreError
 
 FloatArray = NDArray[np.float64]
 
-_BLOCK_ELEMENTS = 2**21
+_BLOCK_ELEMENTS = 2**18
 _MUTANTS = len(terms.ALLELES) - 1
 _VARIANT = (terms.SEQUENCE, terms.POSITION, terms.ALLELE)
 

@@ -147,7 +147,7 @@ def permuted_rows(results: xr.DataTree) -> Table | None:
         "estimate": "outcome per exposure",
         "permuted: mean": "mean of the estimates with permuted exposure effects; should be near 0",
         "permuted: range": "where the middle of them lies (1 - alpha)",
-        "permuted: p": "share of permutations with estimate / SE as far from 0",
+        "permuted: p": "share of permutations that are as many standard errors away from 0",
         "permutations": "",
     }
     rows = tuple(
