@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from kipoi_deepmr import cube, terms
+from kipoi_deepmr import terms
 from kipoi_deepmr.cube import Cube, Template, is_store, open_results, write_estimates
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
@@ -181,7 +181,7 @@ def test_a_shard_holds_whole_sequences_and_one_exposure_is_read_alone(tmp_path, 
 
 
 def test_many_sequences_share_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(cube, "_FILES_PER_VARIABLE", 2)
+    monkeypatch.setattr("kipoi_deepmr.cube.template._FILES_PER_VARIABLE", 2)
     template = make_template()
     store = Cube.create(tmp_path / "out.zarr", template)
     assert store.shard == 3
@@ -366,9 +366,9 @@ def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monk
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(cube.os, "replace", replace)
+        patch.setattr(os, "replace", replace)
         if step == 4:
-            patch.setattr(cube, "_consolidate", consolidate)
+            patch.setattr("kipoi_deepmr.cube.estimates.consolidate", consolidate)
         with pytest.raises(Died):
             write_estimates(path, make_estimates(2.0, methods=("ivw",)))
     with warnings.catch_warnings():
