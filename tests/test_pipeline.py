@@ -96,7 +96,7 @@ def assert_same_results(one: xr.DataTree, other: xr.DataTree, tolerance: float =
                 continue
             if group == "effects":
                 # Effects are differences of predictions below 1, which float32 rounds.
-                size = max(effect, 8 * float(np.finfo(np.float32).eps) / tolerance)
+                size = max(effect, 8 * float(np.finfo(np.float32).eps) / tolerance) if tolerance else 0.0
                 atol = tolerance * (1 if "reference" in name else effect * size if "covariance" in name else size)
             else:
                 # Estimates divide by effects and by their errors, which amplifies the noise.
