@@ -113,6 +113,9 @@ def direction(results: xr.DataTree, reverse: bool) -> tuple[xr.DataTree, tuple[s
 
 def _tidy(dataset: xr.Dataset, index: tuple[str, ...]) -> pd.DataFrame:
     frame = dataset.to_dataframe(dim_order=list(index)).reset_index()
+    # A store lists its variables in any order.
+    known = {name: number for number, name in enumerate((*index, *terms.COORDS, *terms.LOCAL, *terms.GLOBAL))}
+    frame = frame[sorted(frame, key=lambda name: (known.get(str(name), len(known)), str(name)))]
     return frame.astype({name: str for name in index if name in frame})
 
 
