@@ -122,7 +122,7 @@ def re_estimate(
         settings = json.loads(tree.attrs["config"])
     for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
         settings[section] = {**settings.get(section, {}), **(changes or {})}
-    config = parse_config(settings, path.parent, "the settings")
+    config = parse_config(settings, path.parent, "the request")
     if "methods" not in (mr or {}):
         with open_results(path) as tree:
             config = without_missing_draws(path, tree, config)
