@@ -33,7 +33,7 @@ def terminal_table(results: xr.DataTree) -> str:
     ]
     for title, path in (
         ("In reverse: effect of the outcome on the exposure, exposure per outcome", REVERSE_GROUP),
-        ("Control: the same in shuffled sequences, where no site is", CONTROLS_GROUP),
+        ("Control: the same in shuffled sequences", CONTROLS_GROUP),
         ("Control in reverse", f"{CONTROLS_GROUP}/{REVERSE_GROUP}"),
     ):
         if path in results.groups or f"/{path}" in results.groups:
