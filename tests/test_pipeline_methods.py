@@ -218,14 +218,16 @@ def test_the_prediction_interval_of_riley(store):
         assert overall.attrs["prediction"] == kind
 
 
-def test_the_readme_and_the_help_list_every_method(capsys):
+def test_the_readme_and_the_help_list_every_method(capsys, monkeypatch):
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     chapter = readme.partition("## Methods and controls")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \| (.*) \|$", chapter, re.MULTILINE) == list(terms.METHODS.items())
+    monkeypatch.setenv("COLUMNS", "100")
     assert cli.main(["mr", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name, what in terms.METHODS.items():
-        assert re.search(rf"^  {name} +{re.escape(what)}$", shown, re.MULTILINE)
+    assert max(map(len, shown.splitlines())) <= 100
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=\w)", shown.partition("methods:")[2])]
+    assert entries[1:] == [f"{name} {what}" for name, what in terms.METHODS.items()]
 
 
 def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(store):

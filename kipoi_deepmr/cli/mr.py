@@ -2,21 +2,18 @@
 
 import argparse
 import json
-import textwrap
 from typing import Any
 
 from kipoi_deepmr.cli.arguments import add_command, add_json
+from kipoi_deepmr.cli.lines import in_lines
 from kipoi_deepmr.terms import METHODS
-
-_WIDTH = 100
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "mr", run, "estimate again from stored effects; needs no model")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    wrap = textwrap.TextWrapper(width=_WIDTH, subsequent_indent=34 * " ")
-    parser.epilog = "methods:\n" + "\n".join(wrap.fill(f"  {name:<32}{what}") for name, what in METHODS.items())
+    parser.epilog = "methods:\n" + "\n".join(in_lines(f"  {name}", what, 34) for name, what in METHODS.items())
     parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
     parser.add_argument(
         "--methods",
