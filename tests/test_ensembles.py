@@ -14,7 +14,7 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
 from kipoi_deepmr.model import Layout, load_model
 from kipoi_deepmr.model.layout import convert
-from kipoi_deepmr.mutagenesis import EnsembleEngine, LocalEngine
+from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
 from kipoi_deepmr.pipeline import check, run
 from kipoi_deepmr.pipeline.prepare import prepare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
@@ -210,17 +210,16 @@ def test_layouts_are_converted_into_each_other():
 
 def test_the_engine_is_compared_in_full_on_the_first_member_only(tmp_path, monkeypatch):
     seen = []
-    original = LocalEngine.difference_from_full
 
-    def difference(self, block, positions):
-        seen.append(len(positions))
-        return original(self, block, positions)
+    def counted(local, block, positions, *, spread):
+        seen.append(spread)
+        return agreement.compare(local, block, positions, spread=spread)
 
-    monkeypatch.setattr(LocalEngine, "difference_from_full", difference)
+    monkeypatch.setattr("kipoi_deepmr.mutagenesis.choice.compare", counted)
     with prepare(load_config(ensemble(tmp_path / "p")), device="cpu") as job:
         engine = job.engine(job.block([0]))
     assert isinstance(engine, EnsembleEngine)
-    assert (engine.name, engine.count, seen) == ("local", 3, [8, 1, 1])
+    assert (engine.name, engine.count, seen) == ("local", 3, [agreement.SPREAD, 3, 3])
 
 
 def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_path, caplog):

@@ -368,7 +368,7 @@ def test_sequences_share_a_batch_each_with_its_own_masks(recurrent):
     full, block = make(network, codes, make_layout(), others=())
     local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=3 * 2 * LENGTH)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
-    assert set(local._graphs) == {1, 2}
+    assert {rows for rows, mode in local._graphs if mode == "real"} == {1, 2}
     assert local.sequences_at_once(LENGTH) == 2
 
 

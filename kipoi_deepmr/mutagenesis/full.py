@@ -22,6 +22,7 @@ from kipoi_deepmr.uncertainty import MCDropout
 logger = logging.getLogger(__name__)
 
 _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
+_ELSEWHERE = "cuda"
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
 PROBE = 4
 _Result = TypeVar("_Result")
@@ -85,12 +86,13 @@ class FullEngine:
         """
         passes = self._pass_of(PROBE, block)
         if self.batch_size is None:
-            kind = block.sequence.device.type
-            memory = self.memory or _AUTO_MEMORY.get(kind, _AUTO_MEMORY["cuda"])
+            device = block.sequence.device
             row = passes.bytes_per_row + self.moment_bytes
-            self.batch_size = int(np.clip(memory // max(row, 1), 1, _LARGEST_BATCH.get(kind, 2**14)))
+            largest = _LARGEST_BATCH.get(device.type, _LARGEST_BATCH[_ELSEWHERE])
+            self.batch_size = int(np.clip(self.memory_of(device) // max(row, 1), 1, largest))
         if self._mix_sequences is None:
             self._whole_rows = self.batch_size
+            self._check_rows_are_independent(block, passes)
             self._mix_sequences = self._rows_keep_their_masks(block, passes)
             if not self._mix_sequences:
                 logger.info("the network mixes the rows of a batch: a batch holds the mutants of one sequence only")
@@ -106,6 +108,14 @@ class FullEngine:
         if self.whole_precision == other.whole_precision:
             self._passes = other._passes
         self._mix_sequences, self._whole_rows = other._mix_sequences, other._whole_rows
+
+    def memory_of(self, device: torch.device) -> int:
+        """Return the bound in bytes on the activations of a batch."""
+        return self.memory or _AUTO_MEMORY.get(device.type, _AUTO_MEMORY[_ELSEWHERE])
+
+    def references(self, block: Block) -> Tensor:
+        """Predict the references of a block in every draw, shape (draws, sequence, column)."""
+        return self._references_within_memory(block)[0]
 
     @property
     def moment_bytes(self) -> int:
@@ -161,7 +171,7 @@ class FullEngine:
             grid = Grid(len(block.codes), positions, len(self.columns), self.exposures, kept)
             for chunk, moments, moved in self._chunks(block, variants, references, progress):
                 grid.put(chunk, moments, moved)
-            grid.settle(to_numpy(references.abs().amax(0)))
+            grid.settle(to_numpy(references.abs().amax(0)), self._eps(block))
         reference_moments = to_numpy(reference.mean), to_numpy(reference.squares)
         return BlockMoments(*grid.arrays(), *reference_moments, self.count, grid.draws)
 
@@ -245,13 +255,24 @@ class FullEngine:
             chunk = variants.rows(start, start + size)
             try:
                 moments, moved = self._moments(block, chunk, references)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve_batch(error, size)
-                continue
-            self._check(block, chunk, moments)
-            yield chunk, moments, moved
-            progress(size)
+                self._check(block, chunk, moments)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    self._halve_batch(error, size)
+                    continue
+                substitute = self._substitute(error)
+                if substitute is None:
+                    raise
+                substitute.prepare(block)
+                yield from substitute._chunks(block, chunk, references, progress)
+            else:
+                yield chunk, moments, moved
+                progress(size)
             start += size
+
+    def _substitute(self, error: Exception) -> "FullEngine | None":
+        """Return an engine that may do what this one failed to do, if there is one."""
+        return None
 
     def _moments(
         self, block: Block, chunk: Variants, references: Tensor, draws: int | None = None
@@ -315,7 +336,7 @@ class FullEngine:
         hint = "" if self.scale == "identity" else "; effects.scale: identity takes any number"
         return f"the model's prediction is not usable: effects.scale {self.scale} needs {DOMAINS[self.scale]}{hint}"
 
-    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+    def _halve_batch(self, error: Exception, size: int) -> None:
         if not is_out_of_memory(error):
             raise error
         if size <= 1:
@@ -351,6 +372,30 @@ class FullEngine:
         expected = torch.stack([alone[int(row)][index] for index, row in enumerate(row_of)])
         tolerance = _PROBE_TOLERANCE * float(expected.abs().max())
         return bool(torch.allclose(mixed, expected, rtol=0, atol=max(tolerance, 1e-12)))
+
+    def _check_rows_are_independent(self, block: Block, passes: Passes) -> None:
+        """Raise unless a prediction is the same each time and in any company."""
+        sequence, others = self._first(block)
+        company = torch.cat([sequence[:1], sequence[1:].roll(1, self.network.layout.position_axis + 1)])
+        masks = self.draws.masks(block.names[:1], 0).rows(None)
+        with torch.inference_mode(), products_in(self.whole_precision):
+            alone, again, mixed = (
+                passes.after(passes.before(given, others), masks)[0].double() for given in (sequence, sequence, company)
+            )
+        rounding = 16 * torch.finfo(torch.float32).eps * alone.abs().max()
+        allowed = _PROBE_TOLERANCE * alone.abs() + rounding
+        for other, reason in ((again, "of one sequence differs from call to call"), (mixed, "depends on its batch")):
+            if bool(((other - alone).abs() > allowed).any()):
+                raise ModelError(
+                    f"the model's prediction {reason}, also where all dropout masks are fixed: by "
+                    f"{float((other - alone).abs().max()):.2g} where it is {float(alone.abs().max()):.2g}. An effect would "
+                    "not be that of a mutation. Look for noise, or for statistics of the batch, in its forward pass"
+                )
+
+    def _eps(self, block: Block) -> float:
+        """Return the relative rounding of a prediction; that of a model torch cannot look into is taken as float32."""
+        is_double = block.sequence.dtype == torch.float64 and not getattr(self.network, "opaque", False)
+        return torch.finfo(torch.float64 if is_double else torch.float32).eps
 
     def _first(self, block: Block) -> tuple[Tensor, list[Tensor]]:
         index = torch.zeros(PROBE, dtype=torch.int64, device=block.sequence.device)

@@ -12,7 +12,7 @@ import torch
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine
-from kipoi_deepmr.mutagenesis.local.engine import LocalUnavailable
+from kipoi_deepmr.mutagenesis.choice import compared
 from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
 
 _ROUNDS = 3
@@ -103,15 +103,13 @@ def bench(
             candidates += [FullEngine(**{**options, "batch_size": size}) for size in _BATCHES]
         full = min(candidates, key=lambda engine: _milliseconds(engine, job, block))
         local = LocalEngine(**options)
-        try:
-            difference, effect, _ = local.difference_from_full(block, job.positions)
-        except LocalUnavailable as reason:
-            report = _report(job, full, None, _milliseconds(full, job, block), None, None, [str(reason)])
+        found = compared(local, block, job.positions)
+        if isinstance(found, str):
+            report = _report(job, full, None, _milliseconds(full, job, block), None, None, [found])
             return replace(report, **_losses(job, block, {"full": FullEngine}))
         rounds = [(_milliseconds(full, job, block), _milliseconds(local, job, block)) for _ in range(_ROUNDS)]
         full_ms, local_ms = (statistics.median(times) for times in zip(*rounds, strict=True))
-        relative = difference / effect if effect else None
-        report = _report(job, full, local, full_ms, local_ms, relative, list(local.coverage.stopped_at))
+        report = _report(job, full, local, full_ms, local_ms, found.relative, list(local.coverage.stopped_at))
         return replace(report, **_losses(job, block, {"full": FullEngine, "local": LocalEngine}))
 
 

@@ -42,10 +42,12 @@ class Run:
 
     def forget(self, node: fx.Node) -> None:
         """Free what no later step reads."""
-        for table in (self.data, self.rows):
+        for table in (self.reference, self.data, self.rows):
             table.pop(node, None)
-        for is_value in (True, False):
-            self.forms.pop((node, is_value), None)
+        for key in [(node, is_value) for is_value in (True, False)]:
+            self.forms.pop(key, None)
+        for key in [key for key in self.canonical if key[0] is node]:
+            del self.canonical[key]
 
     def branch(self) -> "Run":
         """Return a run that goes on from here without changing this one."""
