@@ -104,8 +104,8 @@ class EnsembleEngine(FullEngine):
             member._halve_batch(error, size)
         self._take_batch_size(min(member.batch_size or 1 for member in self.members))
 
-    def _substitute(self, error: Exception) -> FullEngine | None:
-        substitutes = [member._substitute(error) for member in self.members]
+    def _substitute(self) -> FullEngine | None:
+        substitutes = [member._substitute() for member in self.members]
         if not any(substitutes):
             return None
         return EnsembleEngine.of([other or member for other, member in zip(substitutes, self.members, strict=True)])

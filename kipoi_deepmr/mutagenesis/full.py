@@ -73,6 +73,7 @@ class FullEngine:
     _passes: dict[int, Passes] = field(default_factory=dict, init=False)
     _mix_sequences: bool | None = field(default=None, init=False)
     _whole_rows: int = field(default=1, init=False)
+    _substituted: bool = field(default=False, init=False)
 
     name = "full"
 
@@ -260,18 +261,24 @@ class FullEngine:
                 if is_out_of_memory(error):
                     self._halve_batch(error, size)
                     continue
-                substitute = self._substitute(error)
+                substitute = self._substitute()
                 if substitute is None:
                     raise
                 substitute.prepare(block)
                 yield from substitute._chunks(block, chunk, references, progress)
+                if not self._substituted:
+                    why = "no number" if isinstance(error, PredictionError) else f"{type(error).__name__}: {error}"
+                    logger.warning(
+                        "the %s engine fails on some mutants (%s): the full engine ran on these", self.name, why
+                    )
+                    self._substituted = True
             else:
                 yield chunk, moments, moved
                 progress(size)
             start += size
 
-    def _substitute(self, error: Exception) -> "FullEngine | None":
-        """Return an engine that may do what this one failed to do, if there is one."""
+    def _substitute(self) -> "FullEngine | None":
+        """Return an engine that may do what this one fails to do, if there is one."""
         return None
 
     def _moments(

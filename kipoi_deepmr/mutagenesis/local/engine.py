@@ -1,6 +1,5 @@
 """The local engine: what a mutation cannot reach is taken from the reference."""
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from kipoi_deepmr.mutagenesis.local.program import ALLELES, LocalProgram
 from kipoi_deepmr.mutagenesis.precision import Precision
 from kipoi_deepmr.mutagenesis.variants import Variants
 from kipoi_deepmr.uncertainty import Mask
-
-logger = logging.getLogger(__name__)
 
 _LARGEST_CHUNK = 4096
 _FEWEST_PROGRAMS, _MOST_PROGRAMS = 32, 256
@@ -48,7 +45,6 @@ class LocalEngine(FullEngine):
     _coverage: Coverage | None = field(default=None, init=False)
     _copies: int = field(default=1, init=False)
     _most_sequences: int = field(default=1, init=False)
-    _substituted: bool = field(default=False, init=False)
 
     name = "local"
 
@@ -185,10 +181,7 @@ class LocalEngine(FullEngine):
         super()._halve_batch(error, 1 if size <= ALLELES else size)
         self._programs.clear()
 
-    def _substitute(self, error: Exception) -> FullEngine | None:
-        if not self._substituted:
-            logger.warning("the local engine fails on some mutants (%s): the full engine computes these", error)
-            self._substituted = True
+    def _substitute(self) -> FullEngine | None:
         full = FullEngine(
             self.network,
             self.draws,
