@@ -126,13 +126,13 @@ def _by_full(local: LocalEngine, block: Block, chunk: Variants, draws: range) ->
     full.prepare(block)
     full.batch_size = min(full.batch_size or 1, PROBE)
 
-    def predict(draw: int) -> Tensor:
+    def predict() -> Tensor:
         size = full.batch_size or 1
-        parts = (chunk.rows(at, min(at + size, len(chunk))) for at in range(0, len(chunk), size))
-        return torch.cat([full.predictor(block, part)(draw).double() for part in parts])
+        parts = [chunk.rows(at, min(at + size, len(chunk))) for at in range(0, len(chunk), size)]
+        predictors = [full.predictor(block, part) for part in parts]
+        return torch.stack([torch.cat([one(draw).double() for one in predictors]) for draw in draws])
 
-    predicted = [full.within_memory(lambda draw=draw: predict(draw), lambda: full.batch_size or 1) for draw in draws]
-    return torch.stack(predicted), full.references(block).double()
+    return full.within_memory(predict, lambda: full.batch_size or 1), full.references(block).double()
 
 
 def _in_float64(local: LocalEngine, block: Block, chunk: Variants, draws: range) -> Tensor | None:

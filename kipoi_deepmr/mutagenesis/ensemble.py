@@ -99,7 +99,7 @@ class EnsembleEngine(FullEngine):
         # The local engine takes whole positions.
         return max(ALLELES, size // ALLELES * ALLELES) if size > ALLELES else size
 
-    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+    def _halve_batch(self, error: Exception, size: int) -> None:
         for member in self.members:
             member._halve_batch(error, size)
         self._take_batch_size(min(member.batch_size or 1 for member in self.members))

@@ -177,7 +177,7 @@ class LocalEngine(FullEngine):
         together = _power_of_two(int((widest <= size).sum()))
         return int(counts[:together].sum()) if together > 1 else first
 
-    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+    def _halve_batch(self, error: Exception, size: int) -> None:
         super()._halve_batch(error, 1 if size <= ALLELES else size)
         self._programs.clear()
 

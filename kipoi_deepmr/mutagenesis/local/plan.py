@@ -44,10 +44,9 @@ class Run:
         """Free what no later step reads."""
         for table in (self.reference, self.data, self.rows):
             table.pop(node, None)
-        for key in [(node, is_value) for is_value in (True, False)]:
-            self.forms.pop(key, None)
-        for key in [key for key in self.canonical if key[0] is node]:
-            del self.canonical[key]
+        for is_value in (True, False):
+            self.forms.pop((node, is_value), None)
+        self.canonical = {key: tensor for key, tensor in self.canonical.items() if key[0] is not node}
 
     def branch(self) -> "Run":
         """Return a run that goes on from here without changing this one."""

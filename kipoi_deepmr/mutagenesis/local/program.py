@@ -313,7 +313,9 @@ def _multiply_adds(node: fx.Node) -> int:
     formula = flop_registry.get(getattr(target, "overloadpacket", None))
     if formula is None:
         return 0
-    args, kwargs = (fx.map_arg(part, lambda source: source.meta["val"]) for part in (node.args, node.kwargs))
+    find = lambda source: source.meta["val"]  # noqa: E731
+    args: Any = fx.map_arg(node.args, find)
+    kwargs: Any = fx.map_arg(node.kwargs, find)
     return int(formula(*args, **kwargs, out_val=output)) // 2
 
 
