@@ -128,9 +128,11 @@ def _by_full(local: LocalEngine, block: Block, chunk: Variants, draws: range) ->
 
     def predict() -> Tensor:
         size = full.batch_size or 1
-        parts = [chunk.rows(at, min(at + size, len(chunk))) for at in range(0, len(chunk), size)]
-        predictors = [full.predictor(block, part) for part in parts]
-        return torch.stack([torch.cat([one(draw).double() for one in predictors]) for draw in draws])
+        parts = []
+        for start in range(0, len(chunk), size):
+            of_draw = full.predictor(block, chunk.rows(start, min(start + size, len(chunk))))
+            parts.append(torch.stack([of_draw(draw).double() for draw in draws]))
+        return torch.cat(parts, 1)
 
     return full.within_memory(predict, lambda: full.batch_size or 1), full.references(block).double()
 
