@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
-from kipoi_deepmr.mutagenesis.local.rules.registry import aten, rule, shape_of
+from kipoi_deepmr.mutagenesis.local.rules.registry import aten, feeds_singular, is_singular, rule, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments, call
 from kipoi_deepmr.mutagenesis.local.windows import Mover, Window
 
@@ -28,7 +28,10 @@ _POINTWISE = (
     aten.softplus.default,
     aten.mish.default,
     aten.exp.default,
+    aten.exp2.default,
     aten.log.default,
+    aten.log2.default,
+    aten.log10.default,
     aten.log1p.default,
     aten.expm1.default,
     aten.sqrt.default,
@@ -58,6 +61,8 @@ _VALUE_READERS = {
 def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     x, *rest = arguments(node)
     local, own = plan.local(x), plan.own_value(x)
+    if is_singular(node) and not local.is_value:
+        raise Unsupported("an argument near zero that is a sum")
     operation: Any = node.target
     in_place: Any = getattr(aten, f"{operation.overloadpacket.__name__}_", None)
     if own is not None and in_place is not None and operation._overloadname in in_place.overloads():
@@ -66,7 +71,7 @@ def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         value = plan.value(x)
         compute = lambda run: call(node, value(run), *rest, **node.kwargs)  # noqa: E731
     plan.owned.add(node)
-    if any(user.target in _VALUE_READERS for user in node.users):
+    if any(user.target in _VALUE_READERS for user in node.users) or feeds_singular(node):
         return Local(local.layout, local.window, True), compute
     # All that follows reads differences: made here, they need no tensor of their own.
     output = Local(local.layout, local.window, False)
@@ -144,7 +149,7 @@ def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bo
     )
     is_shift = node.target in (aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar)
     enters_draw = node in plan.drawn and x not in plan.drawn
-    if is_scaling and not node.kwargs and (enters_draw or not local.is_value):
+    if is_scaling and not node.kwargs and (not local.is_value or (enters_draw and not feeds_singular(node))):
         read = plan.difference(x)
         return Local(local.layout, local.window, False), lambda run: call(node, read(run), operand(run))
     if is_shift and first and not local.is_value:

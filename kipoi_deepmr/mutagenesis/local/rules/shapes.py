@@ -123,6 +123,28 @@ def _cat_strands(plan: Plan, parts: Sequence[fx.Node], locals_: Sequence[Local])
     return Local(locals_[0].layout, window, False), lambda run: torch.cat([part(run) for part in read])
 
 
+@rule(aten.stack.default)
+def _stack(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    parts, axis = with_defaults(node, [None, 0])
+    locals_ = [plan.local(part) for part in parts]
+    layout = locals_[0].layout
+    dim = (axis if axis >= 0 else axis + len(layout.dims) + 2) - 1
+    if dim < 0 or any(local.layout != layout for local in locals_):
+        raise Unsupported("a stack of unequal shapes, or along the batch")
+    window = locals_[0].window
+    for local in locals_[1:]:
+        window = window.united(local.window)
+    is_value = all(local.is_value and local.window.same(window) for local in locals_)
+    read = [plan.value(part) if is_value else plan.moved_difference(part, window) for part in parts]
+    # A new atom, the last axis of the data, unless there is one part only.
+    atoms = (len(layout.sizes),) if len(parts) > 1 else ()
+    dims = (*layout.dims[:dim], atoms, *layout.dims[dim:])
+    sizes = (*layout.sizes, *(len(parts) for _ in atoms))
+    if not atoms:
+        return Local(Layout(dims, sizes), window, is_value), read[0]
+    return Local(Layout(dims, sizes), window, is_value), lambda run: torch.stack([part(run) for part in read], -1)
+
+
 @rule(aten.slice.Tensor)
 def _slice(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     x, axis, start, stop, step = with_defaults(node, [0, 0, None, None, 1])
@@ -192,6 +214,24 @@ def _index(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     index = plan.constant(chosen)
     if dim < 0 or index.ndim != 1 or index.dtype == torch.bool:
         raise Unsupported("an index into the batch, or by a mask")
+    if local.layout.dims[dim] == (0,):
+        return _index_positions(plan, node, index.tolist())
     channel = local.layout.channel_axis(dim)
     layout = local.layout.with_channels(dim, len(index))
     return Local(layout, local.window, local.is_value), lambda run: run.data[x].index_select(channel, index)
+
+
+def _index_positions(plan: Plan, node: fx.Node, index: list[int]) -> tuple[Local, Step]:
+    """Follow an index that names a stretch of the positions, or all of them from the end to the beginning."""
+    x = arguments(node)[0]
+    local = plan.local(x)
+    length = local.window.length
+    index = [position % length for position in index]
+    if index == list(range(length - 1, -1, -1)):
+        plan.mirrored.add(node)
+        return Local(local.layout, local.window.mirrored(), local.is_value), lambda run: run.data[x].flip(3)
+    stretch = range(index[0], index[0] + len(index)) if index else range(0)
+    if index != list(stretch):
+        raise Unsupported("positions in another order")
+    plan.shifts[node] = stretch.start
+    return _crop(plan, x, stretch)
