@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from kipoi_deepmr.mutagenesis.precision import Precision, lower_products, products_in
 from kipoi_deepmr.mutagenesis.selection import select_early
+from kipoi_deepmr.mutagenesis.simplify import simplify
 from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def trace(
     if changing:
         raise RuntimeError(f"{changing[0].target} changes its input in place")
     _reshape_any_strides(whole)
-    whole.graph.eliminate_dead_code()
+    simplify(whole)
     select_early(whole, torch.tensor(selected, device=sequence.device))
     return whole
 

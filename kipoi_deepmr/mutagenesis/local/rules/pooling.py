@@ -89,6 +89,11 @@ def _average_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
             first = first + other
         return clear(first * weight.to(first.dtype))
 
+    if window.length == 1 and not output.is_value and stretch.start.max() <= 0 and size >= stretch.length:
+        # All positions: the changed ones alone, without the stretch of zeros around them.
+        difference = plan.difference(x)
+        return output, lambda run: difference(run).sum(3, keepdim=True) * weight.to(difference(run).dtype)
+
     return output, pool
 
 
