@@ -39,6 +39,8 @@ class Status(enum.IntEnum):
     WEAK_INSTRUMENTS
         The exposure effects cannot be told from their errors: the debiased denominator is not positive at the
         two-sided level 0.05.
+    NOT_CONVERGED
+        The equations of the estimator were not solved from any start (RAPS with over-dispersion).
     """
 
     OK = 0
@@ -50,6 +52,7 @@ class Status(enum.IntEnum):
     NOT_FINITE = 6
     TOO_FEW_DRAWS = 7
     WEAK_INSTRUMENTS = 8
+    NOT_CONVERGED = 9
 
 
 @dataclass(frozen=True, eq=False)

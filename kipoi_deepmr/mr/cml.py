@@ -20,11 +20,12 @@ from kipoi_deepmr.mr._inputs import (
 )
 from kipoi_deepmr.mr._losses import LOSSES
 from kipoi_deepmr.mr._regression import fit_status, interval, pvalue
-from kipoi_deepmr.mr._score import ScoreRows, candidate_slopes, polish
+from kipoi_deepmr.mr._score import ScoreRows
+from kipoi_deepmr.mr._slopes import candidate_slopes, descend, polish
 
 _L2 = LOSSES["l2"]
 # Wells of the trimmed likelihood that are searched for each number of invalid variants, and the steps of a search.
-_WELLS, _ROUNDS, _DESCENT = 3, 50, 60
+_WELLS, _ROUNDS = 3, 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,26 +300,9 @@ def _settle(rows: ScoreRows, slope: FloatArray, kept: IntArray) -> tuple[FloatAr
         if active.size == 0:
             break
         chosen[active] = mask
-        slope[active] = _descend(_masked(part, mask), slope[active])
+        slope[active] = descend(_masked(part, mask), _L2, slope[active], np.zeros(active.size))
     return slope, _masked(rows, chosen).loss(_L2, slope, np.zeros(slope.size))
 
 
 def _masked(rows: ScoreRows, mask: BoolArray) -> ScoreRows:
     return replace(rows, used=mask, x=np.where(mask, rows.x, 0.0), y=np.where(mask, rows.y, 0.0))
-
-
-def _descend(rows: ScoreRows, slope: FloatArray) -> FloatArray:
-    """Go downhill to where Newton's method can take over: its steps where the loss is convex, halved until lower."""
-    nothing = np.zeros(slope.size)
-    value = rows.loss(_L2, slope, nothing)
-    limit = 0.5 * (np.abs(slope) + 1e-3)
-    for _ in range(_DESCENT):
-        first, second = rows.score(_L2, slope, nothing)
-        step = np.clip(np.where(second > 0, -first / second, -np.sign(first) * limit), -limit, limit)
-        moved = rows.loss(_L2, slope + step, nothing)
-        lower = moved < value
-        slope, value = np.where(lower, slope + step, slope), np.where(lower, moved, value)
-        limit = np.where(lower, limit, np.abs(step) / 2)
-        if not np.any(np.abs(step) > 1e-6 * np.abs(slope)):
-            break
-    return slope
