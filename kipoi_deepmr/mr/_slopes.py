@@ -43,15 +43,15 @@ def lowest(rows: ScoreRows, loss: Loss, tau2: FloatArray) -> FloatArray:
     return result
 
 
-def candidate_slopes(rows: ScoreRows) -> FloatArray:
-    """Return ascending slopes, shape (F, M)."""
+def candidate_slopes(rows: ScoreRows, grid: int = _GRID, ratios: int = _RATIOS) -> FloatArray:
+    """Return ascending slopes, shape (F, M): a grid on both sides of 0, and the ratios of the strongest variants."""
     weight = np.where(rows.used, 1 / (rows.yy + rows.xx), 0.0)
     typical = np.sqrt((rows.y**2 * weight).sum(axis=-1) / (rows.x**2 * weight).sum(axis=-1))
     typical = np.where(np.isfinite(typical) & (typical > 0), np.log10(np.maximum(typical, 1e-300)), 0.0)
     start, stop = np.minimum(typical, 0) - _DECADES, np.maximum(typical, 0) + _DECADES
-    positive = 10 ** (start[:, None] + (stop - start)[:, None] * np.linspace(0, 1, _GRID))
+    positive = 10 ** (start[:, None] + (stop - start)[:, None] * np.linspace(0, 1, grid))
     strength = np.where(rows.used, rows.x**2 / (rows.yy + 1e-300), -1.0)
-    count = min(_RATIOS, rows.x.shape[1])
+    count = min(ratios, rows.x.shape[1])
     strongest = np.argpartition(strength, -count, axis=-1)[:, -count:]
     ratio = np.take_along_axis(rows.y / rows.x, strongest, axis=-1)
     ratio = np.where(np.isfinite(ratio), ratio, 0.0)
