@@ -319,7 +319,7 @@ def test_wrong_options_of_one() -> None:
     for orientation in (2, -1, "x"):
         with pytest.raises(ValueError, match="index of one of the 2 exposures"):
             mr.multivariable_egger(*columns, orientation=orientation)
-    with pytest.raises(ValueError, match="cannot be combined"):
+    with pytest.warns(UserWarning, match="robust=True ignored"):
         mr.multivariable_ivw(*columns, robust=True, correlation=np.eye(5))
     with pytest.raises(ValueError, match="exposure_correlation must have shape"):
         mr.multivariable_ivw(*columns, exposure_correlation=np.eye(3))

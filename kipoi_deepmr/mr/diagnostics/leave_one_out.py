@@ -99,7 +99,7 @@ def leave_one_out(
     and LeVeque (1983), The American Statistician 37:242 (sums of squares of two sets from those of each).
     """
     check_option("estimator", estimator, ("ivw", "egger"))
-    check_options(model, False, False, weights, None, distribution, alpha)
+    check_options(model, False, False, weights, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
     parts = read_groups(groups, data.shape[-1])
     design = build_design(data, weights=weights, psi=psi, penalized=False)
