@@ -12,6 +12,7 @@ from scipy import optimize
 
 from kipoi_deepmr import mr
 from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr._blocks import normal_blocks
 from tests.mr_helpers import (
     Array,
     Estimator,
@@ -112,9 +113,9 @@ def test_data_perturbation(source: str, name: str) -> None:
 def test_perturbed_numbers_are_means_over_draws() -> None:
     bx, bxse, by, byse = draw(6, 9)
     result = mr.cml(bx, bxse, by, byse, sample_size=100, n_perturb=7, seed=3, psi=0.5)
-    rng, slopes, losses = np.random.default_rng(3), [], []
-    for _ in range(7):
-        first, second = rng.standard_normal((2, 9))
+    slopes, losses = [], []
+    ((_, draws),) = normal_blocks(7, 2, 9, 3)
+    for first, second in draws:
         outcome = 0.5 * first + np.sqrt(0.75) * second
         once = mr.cml(bx + bxse * first, bxse, by + byse * outcome, byse, sample_size=100, psi=0.5)
         slopes.append(once.estimates)

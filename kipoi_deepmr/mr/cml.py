@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr._blocks import row_blocks
+from kipoi_deepmr.mr._blocks import normal_blocks, packed, row_blocks
 from kipoi_deepmr.mr._constrained import Paths, coordinate_paths, global_paths
 from kipoi_deepmr.mr._design import Design, build_two_error_design
 from kipoi_deepmr.mr._inputs import (
@@ -248,14 +248,16 @@ def _perturbed(
     seed: int,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return mean estimates, their standard deviations and mean likelihoods over data with more noise."""
-    rng = np.random.default_rng(seed)
+    columns = (rows.x, rows.y, rows.xx, rows.yy, rows.xy, rows.used.astype(np.float64), correlation)
+    *columns, used, correlation = packed(rows.used, *columns)
+    rows = ScoreRows(*columns, used > 0)
     slopes, losses = [], []
-    for _ in range(n_perturb):
-        first, second = rng.standard_normal((2, rows.x.shape[1]))
-        outcome = correlation * first + np.sqrt(1 - correlation**2) * second
-        moved = replace(rows, x=rows.x + np.sqrt(rows.xx) * first, y=np.where(rows.used, rows.y + outcome, 0.0))
-        found = search(moved, most)
-        slopes.append(found.slope)
-        losses.append(found.loss)
+    for _, block in normal_blocks(n_perturb, 2, rows.x.shape[1], seed):
+        for first, second in block:
+            outcome = correlation * first + np.sqrt(1 - correlation**2) * second
+            moved = replace(rows, x=rows.x + np.sqrt(rows.xx) * first, y=np.where(rows.used, rows.y + outcome, 0.0))
+            found = search(moved, most)
+            slopes.append(found.slope)
+            losses.append(found.loss)
     drawn = np.stack(slopes)
     return drawn.mean(axis=0), drawn.std(axis=0, ddof=1), np.mean(losses, axis=0)

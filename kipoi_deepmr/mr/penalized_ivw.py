@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from kipoi_deepmr.mr._blocks import normal_blocks, packed
 from kipoi_deepmr.mr._design import Design, build_two_error_design
 from kipoi_deepmr.mr._inputs import (
     FloatArray,
@@ -212,16 +213,16 @@ def _bootstrap(
     alpha: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the 1 - alpha quantile of the statistic at the estimate, and how often it exceeds `null`."""
-    rng = np.random.default_rng(seed)
-    centre = estimate[..., None] * design.x
+    x, spread, noise, used = packed(design.used, design.x, spread, noise, design.used.astype(np.float64))
+    centre = estimate[..., None] * x
     # Absent variants have neither effects nor errors.
-    error = np.where(design.used, np.sqrt(noise), 0.0)
-    statistics = np.empty((*estimate.shape, _DRAWS))
-    for draw in range(_DRAWS):
-        outcome, exposure = rng.standard_normal((2, design.x.shape[-1]))
-        again = _moments(design.x + spread * exposure, centre + error * outcome, spread, noise, penalty)
-        away = again.numerator - estimate * again.denominator
-        statistics[..., draw] = away**2 / again.variance(estimate)
+    error = used * np.sqrt(noise)
+    statistics = np.full((*estimate.shape, _DRAWS), np.nan)
+    for draws, z in normal_blocks(_DRAWS, 2, x.shape[-1], seed) if x.size else ():
+        for draw, (outcome, exposure) in enumerate(z, start=draws.start):
+            again = _moments(x + spread * exposure, centre + error * outcome, spread, noise, penalty)
+            away = again.numerator - estimate * again.denominator
+            statistics[..., draw] = away**2 / again.variance(estimate)
     counted = statistics >= 0
     size = np.count_nonzero(counted, axis=-1)
     ordered = np.sort(np.where(counted, statistics, np.inf), axis=-1)
