@@ -52,3 +52,34 @@ def test_options_may_be_numbers_of_numpy() -> None:
     assert_same_fit(first, mr.multivariable_egger(bx, bxse, *columns[2:], orientation=1))
     with pytest.raises(ValueError, match="orientation=True"):
         mr.multivariable_egger(bx, bxse, *columns[2:], orientation=True)
+
+
+WIDE: dict[str, Callable[..., Any]] = ESTIMATORS | {
+    "simple_mode": partial(mr.simple_mode, n_boot=10),
+    "debiased_ivw": mr.debiased_ivw,
+    "penalized_ivw": mr.penalized_ivw,
+    "overlap_debiased_ivw": partial(mr.overlap_debiased_ivw, draws=50),
+    "raps with over-dispersion": partial(mr.raps, over_dispersion=True),
+    "lasso": mr.lasso,
+    "cml": mr.cml,
+    "contamination_mixture": mr.contamination_mixture,
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize(("exposure", "outcome"), [(1e-150, 1.0), (1.0, 1e-150), (1e150, 1.0), (1.0, 1e150)])
+def test_units_far_from_one(name: str, exposure: float, outcome: float) -> None:
+    bx, bxse, by, byse = draw(3, 12)
+    plain = WIDE[name](bx, bxse, by, byse)
+    scaled = WIDE[name](bx * exposure, bxse * exposure, by * outcome, byse * outcome)
+    for field in ("estimate", "se", "ci_low", "ci_high"):
+        wanted = getattr(plain, field) / exposure * outcome
+        np.testing.assert_allclose(getattr(scaled, field), wanted, rtol=1e-6, err_msg=field)
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("exposure", [1e-150, 1e150])
+def test_units_beyond_all_numbers_are_no_error(name: str, exposure: float) -> None:
+    bx, bxse, by, byse = draw(3, 12)
+    result = WIDE[name](bx * exposure, bxse * exposure, by / exposure, byse / exposure)
+    assert np.isnan(result.estimate) == (result.status != mr.Status.OK)
