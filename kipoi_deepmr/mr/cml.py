@@ -254,8 +254,8 @@ def _perturbed(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return mean estimates, their standard deviations and mean likelihoods over data with more noise."""
     columns = (rows.x, rows.y, rows.xx, rows.yy, rows.xy, rows.used.astype(np.float64), correlation)
-    *columns, used, correlation = packed(rows.used, *columns)
-    rows = ScoreRows(*columns, used > 0)
+    x, y, xx, yy, xy, used, correlation = packed(rows.used, *columns)
+    rows = ScoreRows(x, y, xx, yy, xy, used > 0)
     slopes, losses = [], []
     for _, block in normal_blocks(n_perturb, 2, rows.x.shape[1], seed):
         for first, second in block:
