@@ -2,12 +2,14 @@
 
 import tracemalloc
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
 
 from kipoi_deepmr import mr
 from kipoi_deepmr.mr import _blocks
+from tests.mr_helpers import draw
 
 FITS = {
     "ivw": mr.ivw,
@@ -57,3 +59,48 @@ def test_many_fits_take_no_more_memory_than_a_block_needs(name):
     finally:
         tracemalloc.stop()
     assert peak < bx.nbytes
+
+
+RESAMPLED = {
+    "simple_median": mr.simple_median,
+    "weighted_median": mr.weighted_median,
+    "penalized_weighted_median": mr.penalized_weighted_median,
+    "simple_mode": mr.simple_mode,
+    "weighted_mode": mr.weighted_mode,
+    "penalized_ivw": partial(mr.penalized_ivw, ci="bootstrap"),
+    "cml": partial(mr.cml, n_perturb=6, max_invalid=4),
+}
+
+
+@pytest.mark.parametrize("name", RESAMPLED)
+def test_absent_variants_change_no_draw(name):
+    columns = draw(3, 11, (4,))
+    columns[2][1] += np.random.default_rng(1).normal(0, 0.3, 11)
+    plain = RESAMPLED[name](*columns, seed=5)
+    # Gaps within and at both ends, others in each fit, and a tail of absent variants.
+    padded = [np.full((4, 20), np.nan) for _ in columns]
+    for row, place in enumerate(
+        (slice(0, 11), slice(9, 20), slice(None, None, 2), [0, 1, 2, 3, 7, 8, 11, 12, 15, 18, 19])
+    ):
+        places = np.arange(20)[place]
+        places = places if len(places) == 11 else np.append(places, 19)
+        for wide, column in zip(padded, columns, strict=True):
+            wide[row, places] = column[row]
+    other = RESAMPLED[name](*padded, seed=5)
+    for field in ("estimate", "se", "ci_low", "ci_high", "pvalue"):
+        np.testing.assert_allclose(getattr(other, field), getattr(plain, field), rtol=1e-9, err_msg=field)
+
+
+def test_draws_of_a_variant_depend_on_neither_the_others_nor_the_block(monkeypatch):
+    wide, narrow = (dict(_draws(300, 2, size, 7)) for size in (12, 5))
+    monkeypatch.setattr(_blocks, "_NORMALS", 1)
+    small = dict(_draws(300, 2, 12, 7))
+    assert len(wide) == len(narrow) == len(small) == 300
+    for number, normals in wide.items():
+        np.testing.assert_array_equal(normals[:, :5], narrow[number])
+        np.testing.assert_array_equal(normals, small[number])
+
+
+def _draws(*arguments):
+    for where, block in _blocks.normal_blocks(*arguments):
+        yield from zip(range(where.start, where.stop), block, strict=True)

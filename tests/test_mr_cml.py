@@ -12,6 +12,7 @@ from scipy import optimize
 
 from kipoi_deepmr import mr
 from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr._blocks import normal_blocks
 from tests.mr_helpers import (
     Array,
     Estimator,
@@ -23,7 +24,7 @@ from tests.mr_helpers import (
     factors,
     seeds,
 )
-from tests.reference_numbers import assert_close, inputs, load, sources
+from tests.reference_numbers import assert_close, inputs, load, names, sources
 
 # R stops: a NaN, a standard error of 0; here only an outcome error of 0 is one.
 R_STOPS = {
@@ -31,91 +32,90 @@ R_STOPS = {
     "mr_edge_zero_bxse": Status.OK,
     "mr_edge_zero_byse": Status.INVALID_STANDARD_ERROR,
 }
-SMALL = 100
 ESTIMATORS: list[Estimator] = [
-    partial(mr.cml, sample_size=1000),
+    mr.cml,
     partial(mr.cml, sample_size=1000, model_averaging=False, psi=0.4),
+    partial(mr.cml, sample_size=1000, search="global"),
     partial(mr.cml, sample_size=50, n_perturb=5),
 ]
-each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["averaged", "best", "perturbed"])
+each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["averaged", "best", "global", "perturbed"])
+# R's descent stops by the size of a change in the units of the data: so do slopes of K on which no weight falls.
+STOPS_ELSEWHERE = {"mr_ldlc_chd": 2e-4}
+# The mean of R's 200 draws has few different slopes there, and one of them far away.
+UNEVEN_DRAWS = {("mr_edge_linear_icpt", False), ("mr_edge_se_range", False)}
 
 
 @pytest.mark.parametrize(("source", "name"), sources("mr_"))
 def test_every_number_of_invalid_variants(source: str, name: str) -> None:
     dataset = load(source, name)
-    if dataset.data["bx"].size > SMALL:
-        pytest.skip("minutes with 3000 variants; see the committed sets and test_large")
     for record in dataset.records:
         if record.function != "cML_estimate_random":
             continue
-        result = mr.cml(*inputs(dataset), sample_size=1e4)
+        result = mr.cml(*inputs(dataset))
         if record.value is None:
             assert result.status == R_STOPS[name]
             continue
         number = np.array(record.value["K"], dtype=int)
-        theirs, loss = (np.array(record.value[key], dtype=float) for key in ("theta", "neg_loglik"))
-        ours = result.negative_log_likelihood[number]
-        # R descends by coordinates from 0 and may stop at a worse set of variants, but never at a better one.
-        assert np.all(ours <= loss * (1 + 1e-6) + 1e-9)
-        assert np.all(np.diff(result.negative_log_likelihood) < 1e-9)
-        if name != "mr_edge_linear":
-            same = ours > loss * (1 - 1e-7)
-            assert same[0] or name in {"mr_edge_weak", "mr_edge_se_range"}
-            sigma = result.standard_errors[number]
-            off = np.abs(result.estimates[number] - theirs)[same]
-            assert np.all(off <= 1e-3 * sigma[same])
-            assert_close(sigma[same], np.array(record.value["se"], dtype=float)[same], rtol=1e-4, label=record.key)
+        theirs, loss, size = (np.array(record.value[key], dtype=float) for key in ("theta", "neg_loglik", "se"))
+        if name in {"mr_edge_linear", "mr_edge_se_range"}:
+            # All residuals are rounding, or all slopes: any variants may be the worst.
+            number, theirs, loss, size = number[:1], theirs[:1], loss[:1], size[:1]
+        ours = result.estimates[number]
+        assert_close(ours, theirs, rtol=STOPS_ELSEWHERE.get(name, 1e-5), label=record.key)
+        # R has the likelihood at the exposure effects before the last change of the slope.
+        assert_close(result.negative_log_likelihood[number], loss, rtol=1e-6, atol=0.03, label=record.key)
+        assert_close(result.standard_errors[number], size, rtol=5e-3, label=record.key)
 
 
 @pytest.mark.parametrize(("source", "name"), sources("mr_"))
 def test_every_mr_cml_call(source: str, name: str) -> None:
     dataset = load(source, name)
-    if dataset.data["bx"].size > SMALL:
-        pytest.skip("minutes with 3000 variants; see the committed sets and test_large")
     for record in dataset.records:
         if record.function != "mr_cML" or record.options["DP"]:
             continue
+        assert set(record.options) <= {"MA", "DP", "n", "K_vec"}
+        assert record.options.get("K_vec", "0:60") == "0:60"
         options = {"sample_size": record.options["n"], "model_averaging": record.options["MA"]}
         result = mr.cml(*inputs(dataset), **options)
         if record.value is None:
             assert result.status == R_STOPS[name]
             continue
         value = record.value
-        if options["model_averaging"]:
-            # R averages over likelihoods that are not at their minima.
-            assert abs(result.estimate - value["Estimate"]) < 0.5 * value["StdError"]
-            assert 0.9 < result.se / value["StdError"] < 1.2
-        else:
-            theirs = np.zeros(dataset.data["bx"].size, dtype=bool)
-            theirs[np.array(value["BIC_invalid"], dtype=int).ravel() - 1] = True
-            assert np.array_equal(result.invalid, theirs), record.key
-            assert result.n_invalid == theirs.sum()
-            atol = 0.05 if name == "mr_edge_se_range" else 1e-4
-            assert_close(result.estimate, value["Estimate"], rtol=0, atol=atol * result.se, label=record.key)
-            assert_close(result.se, value["StdError"], rtol=1e-4, label=record.key)
+        for theirs, ours in (("Estimate", "estimate"), ("CILower", "ci_low"), ("CIUpper", "ci_high")):
+            atol = 4e-5 * value["StdError"]
+            assert_close(getattr(result, ours), value[theirs], rtol=1e-5, atol=atol, label=f"{record.key} {theirs}")
+        assert_close(result.se, value["StdError"], rtol=2e-5, label=record.key)
+        if not options["model_averaging"]:
+            invalid = np.zeros(dataset.data["bx"].size, dtype=bool)
+            invalid[np.array(value["BIC_invalid"], dtype=int).ravel() - 1] = True
+            assert np.array_equal(result.invalid, invalid), record.key
+            assert result.n_invalid == invalid.sum()
 
 
-@pytest.mark.parametrize("name", ["mr_ism_small", "mr_ism_small_outliers"])
-def test_data_perturbation(name: str) -> None:
-    dataset = load("committed", name)
+@pytest.mark.parametrize(("source", "name"), sources("mr_"))
+def test_data_perturbation(source: str, name: str) -> None:
+    if source == "full" and name in names("committed", "mr_"):
+        pytest.skip("compared among the committed sets")
+    dataset = load(source, name)
     for record in dataset.records:
         if record.function != "mr_cML" or not record.options["DP"]:
             continue
         averaging, size = record.options["MA"], record.options["n"]
-        result = mr.cml(*inputs(dataset), sample_size=size, model_averaging=averaging, n_perturb=100, max_invalid=8)
-        # Other draws, and R's descent stops at worse sets of variants in most of them.
-        assert abs(result.estimate - record.value["Estimate"]) < 0.7 * record.value["StdError"]
-        assert_close(result.se, record.value["StdError"], rtol=0.25, label=record.key)
-        plain = mr.cml(*inputs(dataset), sample_size=size, model_averaging=averaging, max_invalid=8)
-        assert result.se > plain.se
+        result = mr.cml(*inputs(dataset), sample_size=size, model_averaging=averaging, n_perturb=100)
+        if record.value is None:
+            assert result.status == R_STOPS[name]
+        elif (name, averaging) not in UNEVEN_DRAWS:
+            # Means of other draws, 200 in R: their difference has an SD of 0.12 standard errors.
+            assert abs(result.estimate - record.value["Estimate"]) < 0.5 * record.value["StdError"]
+            assert_close(result.se, record.value["StdError"], rtol=0.3, label=record.key)
 
 
 def test_perturbed_numbers_are_means_over_draws() -> None:
     bx, bxse, by, byse = draw(6, 9)
     result = mr.cml(bx, bxse, by, byse, sample_size=100, n_perturb=7, seed=3, psi=0.5)
-    rng, slopes, losses = np.random.default_rng(3), [], []
-    for _ in range(7):
-        first, second = rng.standard_normal((2, 9))
+    slopes, losses = [], []
+    ((_, draws),) = normal_blocks(7, 2, 9, 3)
+    for first, second in draws:
         outcome = 0.5 * first + np.sqrt(0.75) * second
         once = mr.cml(bx + bxse * first, bxse, by + byse * outcome, byse, sample_size=100, psi=0.5)
         slopes.append(once.estimates)
@@ -135,7 +135,7 @@ def mixed(seed: int, n: int, batch: tuple[int, ...] = ()) -> tuple[Array, Array,
 @given(seed=seeds, n=st.integers(3, 7), psi=st.sampled_from([0.0, 0.6]))
 def test_no_subset_and_no_slope_is_better(seed: int, n: int, psi: float) -> None:
     bx, bxse, by, byse = mixed(seed, n)
-    result = mr.cml(bx, bxse, by, byse, sample_size=100, psi=psi)
+    result = mr.cml(bx, bxse, by, byse, search="global", psi=psi)
 
     def squares(slope: Any) -> Array:
         b = np.asarray(slope)[..., None]
@@ -151,9 +151,50 @@ def test_no_subset_and_no_slope_is_better(seed: int, n: int, psi: float) -> None
         assert_close(at, result.negative_log_likelihood[number], rtol=1e-9, atol=1e-12)
 
 
+@settings(max_examples=12, deadline=None)
+@given(seed=seeds, n=st.integers(8, 30), psi=st.sampled_from([0.0, 0.6]))
+def test_the_global_search_is_never_worse_than_the_descent(seed: int, n: int, psi: float) -> None:
+    columns = mixed(seed, n)
+    found, descent = (mr.cml(*columns, search=search, psi=psi) for search in ("global", "coordinate"))
+    lowest, other = found.negative_log_likelihood, descent.negative_log_likelihood
+    assert np.all(lowest <= other * (1 + 1e-12) + 1e-12)
+
+
+def published(bx: Array, bxse: Array, by: Array, byse: Array, number: int) -> float:
+    """Return the slope with so many invalid variants as the paper's algorithm 1 finds it from 0."""
+    slope, last, rounds, effect = 0.0, -1.0, 0, np.zeros(len(bx))
+    while abs(slope - last) > 1e-7 and rounds < 100:
+        last, rounds = slope, rounds + 1
+        direct = by - slope * effect
+        direct[np.argsort(-((direct / byse) ** 2), kind="stable")[number:]] = 0.0
+        effect = (bx / bxse**2 + slope * (by - direct) / byse**2) / (1 / bxse**2 + slope**2 / byse**2)
+        slope = float(((by - direct) * effect / byse**2).sum() / (effect**2 / byse**2).sum())
+    return slope
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, n=st.integers(3, 20))
+def test_the_default_is_the_published_algorithm(seed: int, n: int) -> None:
+    bx, bxse, by, byse = mixed(seed, n)
+    unit = np.sqrt(((bx / byse) ** 2).sum() / ((by / byse) ** 2).sum())
+    columns = (bx, bxse, by * unit, byse * unit)
+    wanted = [published(*columns, number) for number in range(n - 1)]
+    assert_close(mr.cml(*columns).estimates, np.array(wanted), rtol=1e-6, atol=1e-6)
+
+
+def test_the_default_sample_size_is_the_number_of_variants() -> None:
+    columns = mixed(2, 14, (3,))
+    columns[0][0, 5:] = np.nan
+    together = mr.cml(*columns)
+    for row, size in enumerate((5, 14, 14)):
+        alone = mr.cml(*(column[row] for column in columns), sample_size=size)
+        assert_close(together.estimate[row], alone.estimate, rtol=1e-9)
+        assert_close(together.se[row], alone.se, rtol=1e-9)
+
+
 def test_standard_errors_are_the_curvature() -> None:
     bx, bxse, by, byse = mixed(3, 12)
-    result = mr.cml(bx, bxse, by, byse, sample_size=100, model_averaging=False, psi=0.3)
+    result = mr.cml(bx, bxse, by, byse, sample_size=100, search="global", model_averaging=False, psi=0.3)
     held = ~result.invalid
 
     def loss(b: float) -> float:
@@ -170,8 +211,9 @@ def test_standard_errors_are_the_curvature() -> None:
 
 def test_no_invalid_variant_is_maximum_likelihood() -> None:
     columns = mixed(4, 15, (3,))
-    result = mr.cml(*columns, sample_size=100, max_invalid=0, psi=0.2)
+    result = mr.cml(*columns, search="global", max_invalid=0, psi=0.2)
     assert result.estimates.shape == (3, 1)
+    assert_close(mr.cml(*columns, max_invalid=0, psi=0.2).estimate, result.estimate, rtol=1e-5)
     assert_close(result.estimate, mr.maximum_likelihood(*columns, psi=0.2, model="fixed").estimate, rtol=1e-9)
     assert_close(result.se, mr.maximum_likelihood(*columns, psi=0.2, model="fixed").se, rtol=1e-7)
 
@@ -243,14 +285,15 @@ def test_one_two_and_three_instruments() -> None:
         assert result.status == Status.OK
         assert result.estimates.shape == (max(1, n - 1),)
     single = mr.cml(*(column[:1] for column in columns), sample_size=100)
-    assert_close(single.estimate, columns[2][0] / columns[0][0], rtol=1e-9)
+    assert_close(single.estimate, columns[2][0] / columns[0][0], rtol=1e-6)
 
 
 def test_a_perfect_line() -> None:
     bx = np.array([0.5, -0.25, 1.0, 2.0])
-    result = mr.cml(bx, np.full(4, 0.01), 0.75 * bx, np.full(4, 0.01), sample_size=100)
-    assert_close(result.estimate, 0.75, rtol=1e-9)
-    assert result.n_invalid == 0
+    for search in ("coordinate", "global"):
+        result = mr.cml(bx, np.full(4, 0.01), 0.75 * bx, np.full(4, 0.01), search=search, model_averaging=False)
+        assert_close(result.estimate, 0.75, rtol=1e-6 if search == "coordinate" else 1e-9)
+        assert result.n_invalid == 0
 
 
 def test_reasons() -> None:
@@ -287,6 +330,7 @@ def test_nothing_to_see(estimator: Estimator, batch: tuple[int, ...]) -> None:
     ("options", "message"),
     [
         ({"sample_size": 1}, "above 1"),
+        ({"search": "local"}, "'coordinate', 'global'"),
         ({"sample_size": "many"}, "above 1"),
         ({"max_invalid": -1}, "max_invalid=-1"),
         ({"n_perturb": 1}, "n_perturb=1"),

@@ -142,9 +142,3 @@ def test_fixed_takes_the_residual_error_as_one() -> None:
     assert random.rse > 1
     assert_close(random.se, fixed.se * fixed.rse, rtol=1e-12)
     assert_close(random.intercept_se, fixed.intercept_se * fixed.rse, rtol=1e-12)
-
-
-def test_correlated_and_penalized_exclude_each_other() -> None:
-    ones = np.arange(1.0, 5.0)
-    with pytest.raises(ValueError, match="cannot be combined"):
-        mr.egger(ones, ones, ones, ones, correlation=np.eye(4), penalized=True)

@@ -220,6 +220,48 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_same_fit(mr.raps(*columns, **options), whole, rtol=1e-9)
 
 
+def outlying(seed: int) -> tuple[Array, Array, Array, Array]:
+    """Return a small mutagenesis with a few strong instruments, in which three of ten have large effects of their own."""
+    rng = np.random.default_rng([5, seed])
+    n = int(rng.integers(6, 40))
+    truth = np.where(rng.random(n) < 0.3, rng.normal(0, 0.3, n), rng.normal(0, 0.02, n))
+    bxse = 0.1 * np.abs(truth) + rng.uniform(0.005, 0.02, n)
+    byse = 0.096 * np.abs(truth) + rng.uniform(0.005, 0.02, n)
+    own = (rng.random(n) < 0.3) * rng.normal(0.05, 0.1, n)
+    return truth + bxse * rng.normal(size=n), bxse, 0.8 * truth + own + byse * rng.normal(size=n), byse
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_over_dispersion_is_solved_or_said_to_be_unsolved(loss: str) -> None:
+    answered = 0
+    for seed in range(40):
+        bx, bxse, by, byse = outlying(seed)
+        result = mr.raps(bx, bxse, by, byse, over_dispersion=True, loss=loss)
+        answered += int(result.converged)
+        if not result.converged:
+            assert result.status == Status.NOT_CONVERGED
+            for name in ("estimate", "se", "ci_low", "ci_high", "pvalue", "tau2", "tau2_se", "q", "q_pvalue"):
+                assert np.isnan(getattr(result, name)), name
+            continue
+        assert result.status == Status.OK
+        kept = bxse <= 10 * np.median(bxse)
+        columns = (column[kept][None] for column in (bx, by, bxse**2, byse**2, 0 * bx))
+        rows = ScoreRows(*columns, np.ones((1, kept.sum()), bool))
+        at = (LOSSES[loss], np.array([result.estimate]), np.array([result.tau2]))
+        first, second = rows.score(*at)
+        assert second > 0 and abs(first) * result.se < 1e-6
+        excess = rows.excess(*at)
+        assert excess < 1e-6 if result.tau2 == 0 else abs(excess) < 1e-6
+    assert answered >= 38
+
+
+def test_a_redescending_loss_does_not_run_into_a_far_tail() -> None:
+    near = [mr.raps(*outlying(seed), over_dispersion=True, loss="tukey") for seed in range(40)]
+    huber = [mr.raps(*outlying(seed), over_dispersion=True, loss="huber") for seed in range(40)]
+    solved = [(one, other) for one, other in zip(near, huber, strict=True) if one.converged and other.converged]
+    assert all(abs(one.estimate - other.estimate) < 3 * other.se + 0.5 for one, other in solved)
+
+
 def test_variants_with_large_exposure_errors_leave_the_over_dispersed_fit() -> None:
     bx, bxse, by, byse = draw(3, 10)
     bxse[4] = 20 * np.median(bxse)

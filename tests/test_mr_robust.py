@@ -62,7 +62,7 @@ COUNTS_THE_ABSENT = (
 
 
 def is_robust(record: Record) -> bool:
-    # With a correlation matrix R takes no notice of robust = TRUE.
+    # With a correlation matrix R takes no notice of robust = TRUE: compared in test_mr_ivw.
     fits = record.package == "MendelianRandomization" and record.function in ("mr_ivw", "mr_egger")
     return fits and not record.correlated and record.options.get("robust", False)
 

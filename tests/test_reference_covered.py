@@ -1,69 +1,48 @@
-"""Calls that the tests read by their full name: one with another option, or of another package, must not go unnoticed.
+"""Every call that the reference holds is listed under the test that compares it: a new one must not go unnoticed."""
 
-What belongs to functions whose tests read every call of theirs, option by option, is checked there; that every function is
-compared or listed, in `test_mr_ivw.py` and `test_mr_multivariable.py`.
-"""
+import re
+from pathlib import Path
 
 import pytest
 
 from tests.reference_numbers import load, names, sources
 
-CALLS = {
-    "MendelianRandomization": {"mr_loo()"},
-    "MRPRESSO": {
-        "global test observed RSS",
-        "global test observed RSS (multivariable)",
-        "mr_presso()",
-        "mr_presso(OUTLIERtest=TRUE,DISTORTIONtest=TRUE,NbDistribution=1000,seed)",
-    },
-    "TwoSampleMR": {
-        *("mr_ivw()", "mr_ivw_mre()", "mr_ivw_fe()", "mr_egger_regression()", "mr_two_sample_ml()", "mr_mode()"),
-        *("mr_simple_median()", "mr_weighted_median()", "mr_penalised_weighted_median()"),
-        *("mr_heterogeneity()", "mr_pleiotropy_test()", "Isq(abs(bx),bxse)", "Isq(abs(bx)/byse,bxse/byse)"),
-        *("mr_rucker(test_dist='z')", "mr_rucker(test_dist='t')", "mr_rucker_cooksdistance()"),
-        *("directionality_test()", "mr_steiger(r from bsen)", "mr_steiger(r from bsen,r_xxo=0.9,r_yyo=0.8)"),
-        *("mr_steiger2(r from bsen)", "get_r_from_pn()", "get_r_from_bsen()", "steiger_filtering()"),
-        *("mr_leaveoneout(mr_ivw)", "mr_leaveoneout(mr_egger_regression)", "mr_singlesnp()", "mr_wald_ratio()"),
-        *(
-            f"{function}(intercept={intercept},instrument_specific={specific})"
-            for function in ("mv_multiple", "mv_residual")
-            for intercept in ("FALSE", "TRUE")
-            for specific in ("FALSE", "TRUE")
-        ),
-        # No estimators of this project: listed in test_mr_ivw.py.
-        *("mr_uwr()", "mr_sign()", "mr_grip()", "mr_egger_regression_bootstrap()", "mr_meta_fixed_simple()"),
-    },
-    "MVMR": {
-        "ivw_mvmr(gencov=0)",
-        *(f"{name}_mvmr(gencov={value})" for name in ("strength", "pleiotropy") for value in ("0", "phenocov(0.3)")),
-    },
-    "own": {"profile_ml", "profile_ml(psi=0.3)", "correl:profile_ml(psi=0)", "correl:profile_ml(psi=0.3)"},
-}
-# Functions whose tests read every call; what they find in a key that they do not know fails there.
-READ_WHOLE = {
-    "MendelianRandomization": {
-        *("mr_ivw", "mr_egger", "mr_median", "mr_mbe", "mr_conmix", "mr_lasso", "mr_divw", "mr_pivw", "mr_maxlik"),
-        *("mr_cML", "cML_estimate_random", "mr_mvivw", "mr_mvegger"),
-        # No estimators of this project: listed in test_mr_multivariable.py.
-        *("mr_mvgmm", "mr_mvmedian", "mr_mvlasso", "mr_mvcML", "condFstat"),
-    },
-    "mr.raps": {"mr.raps.mle", "mr.raps.shrinkage"},
-    "mr.raps_CRAN_0.2": {"mr.raps"},
-    "RadialMR": {"ivw_radial", "egger_radial"},
-    "own": {"raps"},
-}
-MV_AND_MR = [*sources("mr_"), *sources("mv_")]
+LIST = Path(__file__).parent / "reference_calls.txt"
+NOT_COMPARED = "not compared: "
 
 
-@pytest.mark.parametrize(("source", "name"), MV_AND_MR)
-def test_every_call_is_known(source: str, name: str) -> None:
+def listed() -> dict[str, str]:
+    """Return the heading that every call, "package: key", stands under."""
+    found, heading = {}, ""
+    for line in LIST.read_text().splitlines():
+        if match := re.fullmatch(r"\[(.*)\]", line):
+            heading = match[1]
+        elif line and not line.startswith("#"):
+            assert line not in found, f"{line} is listed twice"
+            found[line] = heading
+    return found
+
+
+CALLS = listed()
+
+
+@pytest.mark.parametrize(("source", "name"), sources(""))
+def test_every_call_is_listed(source: str, name: str) -> None:
     unknown = [
-        f"{record.package}: {record.key}"
-        for record in load(source, name).records
-        if record.function not in READ_WHOLE.get(record.package, set())
-        and record.key not in CALLS.get(record.package, set())
+        call for record in load(source, name).records if (call := f"{record.package}: {record.key}") not in CALLS
     ]
-    assert not unknown, "neither compared nor listed"
+    assert not unknown, f"neither compared nor listed in {LIST.name}"
+
+
+@pytest.mark.parametrize("heading", sorted(set(CALLS.values())))
+def test_a_heading_is_a_reason_or_the_test_that_names_the_functions(heading: str) -> None:
+    if heading.startswith(NOT_COMPARED):
+        return
+    text = (Path(__file__).parent / heading).read_text()
+    for call in (call for call, under in CALLS.items() if under == heading):
+        package, key = call.split(": ", 1)
+        function = re.sub(r"\(.*", "", key).removeprefix("correl:")
+        assert function in text or package in text, call
 
 
 def test_no_data_set_has_another_kind_of_name() -> None:

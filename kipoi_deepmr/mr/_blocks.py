@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kipoi_deepmr.mr._inputs import FloatArray
+from kipoi_deepmr.mr._inputs import BoolArray, FloatArray
 
 # Elements of a tile that stays in the cache of a core, of the normal draws, and of the estimates held at once.
 _TILE = 2**15
 _NORMALS = 2**21
 _HELD = 2**23
+# Draws that share a stream of random numbers: part of what a seed means.
+_STREAM = 128
 # Elements of the arrays of a regression that stay in the cache of a core.
 _REGRESSION = 2**16
 
@@ -84,7 +86,8 @@ def bootstrap(
     """Return the spread over draws of every fit's estimate.
 
     `estimate` maps a slice of fits and standard normal draws (draws, normals, variants) to (fits, draws). All fits
-    see the same normal draws, so that the answer for one does not depend on which others are in the batch.
+    see the same normal draws, so that the answer for one does not depend on which others are in the batch; with the
+    variants `packed`, nor on absent ones.
     """
     result = np.full(n_fits, np.nan)
     if n_boot == 0 or n_variants == 0:
@@ -93,7 +96,7 @@ def bootstrap(
     for first in range(0, n_fits, held):
         last = min(first + held, n_fits)
         replicates = np.empty((last - first, n_boot))
-        for draws, z in _normal_blocks(n_boot, normals, n_variants, seed):
+        for draws, z in normal_blocks(n_boot, normals, n_variants, seed):
             for fits, part in _tiles(last - first, z.shape[0], n_variants):
                 shifted = slice(first + fits.start, first + fits.stop)
                 filled = slice(draws.start + part.start, draws.start + part.stop)
@@ -102,12 +105,26 @@ def bootstrap(
     return result
 
 
-def _normal_blocks(n_boot: int, normals: int, n_variants: int, seed: int) -> Iterator[tuple[slice, FloatArray]]:
-    rng = np.random.default_rng(seed)
-    step = max(1, _NORMALS // (normals * n_variants))
-    for first in range(0, n_boot, step):
-        last = min(first + step, n_boot)
-        yield slice(first, last), rng.standard_normal((last - first, normals, n_variants))
+def normal_blocks(n_draws: int, normals: int, n_variants: int, seed: int) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield standard normal draws (draws, normals, variants); those of a variant do not depend on how many follow it."""
+    step = _STREAM * max(1, _NORMALS // (_STREAM * normals * n_variants))
+    for first in range(0, n_draws, step):
+        last = min(first + step, n_draws)
+        streams = [
+            np.random.default_rng([seed, start]).standard_normal((n_variants, normals, _STREAM))
+            for start in range(first, last, _STREAM)
+        ]
+        block = np.concatenate(streams, axis=-1)[..., : last - first]
+        yield slice(first, last), np.ascontiguousarray(block.transpose(2, 1, 0))
+
+
+def packed(present: BoolArray, *columns: FloatArray) -> tuple[FloatArray, ...]:
+    """Return columns (..., J) with the present variants first, in their order, cut after the last of any fit."""
+    count = int(np.count_nonzero(present, axis=-1).max(initial=0))
+    if present.all():
+        return columns
+    order = np.argsort(~present, axis=-1, kind="stable")[..., :count]
+    return tuple(np.take_along_axis(column, order, axis=-1) for column in columns)
 
 
 def _tiles(n_fits: int, n_draws: int, n_variants: int) -> Iterator[tuple[slice, slice]]:

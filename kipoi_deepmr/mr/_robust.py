@@ -204,22 +204,26 @@ class _Problem:
         scale = np.maximum(self._median_size(residuals) / _MAD, np.finfo(np.float64).tiny)
         weights = _weights(residuals / (_SCALE_TUNING * scale[..., None])) * self.used[:, None, :]
         moved = self._solved(weights, weights * self.y[:, None, :], candidates)
-        return moved, self._scale(self.residuals(moved), scale, iterations=8)
+        return moved, self._scale(self.residuals(moved), scale, iterations=4)
 
     def _median_size(self, residuals: FloatArray) -> FloatArray:
-        ordered = np.sort(np.where(self.used[:, None, :], np.abs(residuals), np.inf), axis=-1)
         middle = np.count_nonzero(self.used, axis=-1) // 2
+        ordered = np.where(self.used[:, None, :], np.abs(residuals), np.inf)
+        ordered.partition(np.unique(middle), axis=-1)
         return np.take_along_axis(ordered, middle[:, None, None], axis=-1)[..., 0]
 
     def _scale(self, residuals: FloatArray, start: FloatArray, iterations: int = 100) -> FloatArray:
         """Return the M-scale: s with sum of rho(residual / s) = (n - p) / 2, by Newton's method in log s; 0 is exact."""
         scale = np.maximum(start, _ZERO_SCALE)
         wanted = _BREAKDOWN * self.free[:, None]
+        square = np.where(self.used[:, None, :], (residuals / _SCALE_TUNING) ** 2, 0.0)
         for _ in range(iterations):
-            u = residuals / (_SCALE_TUNING * scale[..., None])
-            size = u**2
-            excess = np.where(self.used[:, None, :], _rho(u), 0.0).sum(axis=-1) - wanted
-            slope = 6 * np.where(self.used[:, None, :], size * _weights(u), 0.0).sum(axis=-1)
+            size = np.minimum(square / (scale**2)[..., None], 1)
+            rest = 1 - size
+            weight = rest * rest
+            # rho is 1 - rest^3.
+            excess = size.shape[-1] - np.einsum("bmj,bmj->bm", weight, rest) - wanted
+            slope = 6 * np.einsum("bmj,bmj->bm", size, weight)
             step = np.clip(excess / np.maximum(slope, 1e-300), -math.log(4), math.log(4))
             scale = np.maximum(scale * np.exp(step), _ZERO_SCALE / 2)
             if np.all((np.abs(step) < 1e-13) | (scale < _ZERO_SCALE)):

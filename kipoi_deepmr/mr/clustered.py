@@ -183,7 +183,7 @@ def _read(
     estimator: str,
 ) -> tuple[Design, Groups]:
     check_option("correction", correction, _CORRECTIONS)
-    check_options("default", False, False, weights, None, distribution, alpha)
+    check_options("default", False, False, weights, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
     parts = read_groups(groups, data.shape[-1])
     design = build_design(data, weights=weights, psi=psi, penalized=False)

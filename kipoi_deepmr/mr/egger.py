@@ -11,7 +11,7 @@ from kipoi_deepmr.mr._design import build_design, correlate, keep_zero_outcomes,
 from kipoi_deepmr.mr._inputs import Associations, FloatArray, IntArray, Status, read_associations, read_psi
 from kipoi_deepmr.mr._regression import chi2_pvalue, dot, interval, pvalue, robust_with_intercept, with_intercept
 from kipoi_deepmr.mr._strength import i2_gx
-from kipoi_deepmr.mr.ivw import check_options
+from kipoi_deepmr.mr.ivw import check_options, ignore_with_correlation
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,9 @@ def egger(
     International Journal of Epidemiology 45:1961 (I2_GX); Burgess and Thompson (2017), European Journal of
     Epidemiology 32:377 (intervals); Rees et al. (2019), PLoS ONE 14:e0222362 (robust regression).
     """
-    check_options(model, robust, penalized, weights, correlation, distribution, alpha)
+    check_options(model, robust, penalized, weights, distribution, alpha)
+    if correlation is not None:
+        robust, penalized, weights = ignore_with_correlation(robust, penalized, weights)
     data = read_associations(bx, bxse, by, byse)
     fit = partial(
         _egger,

@@ -1,5 +1,6 @@
 """Inverse-variance weighted Mendelian randomization."""
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -112,8 +113,8 @@ def ivw(
     psi : array_like, default 0
         Correlation of the two errors of a variant, for delta weights only; broadcasts to (..., J).
     correlation : array_like, shape (..., J, J), optional
-        Correlation of the instruments' errors: generalised least squares. Rows of absent variants may be NaN. It
-        cannot be combined with `robust`, `penalized` or delta weights (R ignores these silently).
+        Correlation of the instruments' errors: generalised least squares. Rows of absent variants may be NaN.
+        `robust`, `penalized` and delta weights are ignored with it, as in R; here a UserWarning says so.
     distribution : {"normal", "t-dist"}, default "normal"
         Student t has n_instruments - 1 degrees of freedom.
     alpha : float, default 0.05
@@ -135,7 +136,9 @@ def ivw(
     (robust regression, penalised weights); Yohai (1987), Annals of Statistics 15:642 (MM-estimation); Thompson,
     Minelli and Del Greco (2016), International Journal of Biostatistics 12 (delta).
     """
-    check_options(model, robust, penalized, weights, correlation, distribution, alpha)
+    check_options(model, robust, penalized, weights, distribution, alpha)
+    if correlation is not None:
+        robust, penalized, weights = ignore_with_correlation(robust, penalized, weights)
     data = read_associations(bx, bxse, by, byse)
     fit = partial(
         _ivw,
@@ -201,26 +204,29 @@ def is_random(model: str, n_instruments: IntArray) -> BoolArray:
     return np.asarray(n_instruments >= _FIXED_BELOW if model == "default" else model == "random", dtype=np.bool_)
 
 
-def check_options(
-    model: str,
-    robust: bool,
-    penalized: bool,
-    weights: str,
-    correlation: npt.ArrayLike | None,
-    distribution: str,
-    alpha: float,
-) -> None:
-    """Raise for an option that is not known, or for a pair of options that exclude each other."""
+def check_options(model: str, robust: bool, penalized: bool, weights: str, distribution: str, alpha: float) -> None:
+    """Raise for an option that is not known."""
     check_option("model", model, ("default", "random", "fixed"))
     check_option("robust", robust, (True, False))
     check_option("penalized", penalized, (True, False))
     check_option("weights", weights, ("simple", "delta"))
     check_option("distribution", distribution, ("normal", "t-dist"))
     check_alpha(alpha)
-    if correlation is not None and (robust or penalized or weights != "simple"):
-        raise ValueError(
-            "correlation cannot be combined with robust=True, penalized=True or weights='delta'; leave one of them out"
+
+
+def ignore_with_correlation(robust: bool, penalized: bool, weights: str) -> tuple[bool, bool, str]:
+    """Return the options of ordinary generalised least squares, and warn of those that were asked for."""
+    asked = {"robust=True": robust, "penalized=True": penalized, "weights='delta'": weights != "simple"}
+    ignored = ", ".join(option for option, given in asked.items() if given)
+    if ignored:
+        # Above this function: the estimator, the wrapper of its errstate, the caller.
+        warnings.warn(
+            f"with a correlation matrix the estimate is that of generalised least squares, as in R: {ignored} ignored; "
+            "leave out one or the other",
+            UserWarning,
+            stacklevel=4,
         )
+    return False, False, "simple"
 
 
 def _correlated_f(design: Design, data: Associations, correlation: npt.ArrayLike) -> FloatArray:

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kipoi_deepmr.mr._blocks import bootstrap, check_bootstrap, row_blocks
+from kipoi_deepmr.mr._blocks import bootstrap, check_bootstrap, packed, row_blocks
 from kipoi_deepmr.mr._design import Design, build_design
 from kipoi_deepmr.mr._inputs import (
     Associations,
+    BoolArray,
     FloatArray,
     IntArray,
     Status,
@@ -236,11 +237,11 @@ def _fit(
     ratio = _ratio(data, design)
     weight = np.where(np.isnan(ratio), 0.0, weight)
     used = np.count_nonzero(weight > 0, axis=-1)
-    point = _point(ratio, weight)
+    point = np.where(np.isinf(weight.sum(axis=-1)), np.nan, _point(ratio, weight))
     status = fit_status(invalid, design.n_instruments, _NEEDED, used == 0, point)
     answered = status == Status.OK
     estimate = np.where(answered, point, np.nan)
-    se = np.where(answered, _bootstrap_se(data, ratio, weight, n_boot, seed), np.nan)
+    se = np.where(answered, _bootstrap_se(data, design.present, ratio, weight, n_boot, seed), np.nan)
     t_df = design.n_instruments - 1 if distribution == "t-dist" else None
     ci_low, ci_high = interval(estimate, se, alpha=alpha, df=t_df)
     return MedianResult(
@@ -296,11 +297,15 @@ def _middle(ordered: FloatArray, count: IntArray) -> FloatArray:
     return np.asarray((low + high) / 2, dtype=np.float64)
 
 
-def _bootstrap_se(data: Associations, ratio: FloatArray, weight: FloatArray, n_boot: int, seed: int) -> FloatArray:
-    n_variants, batch = data.shape[-1], data.shape[:-1]
+def _bootstrap_se(
+    data: Associations, present: BoolArray, ratio: FloatArray, weight: FloatArray, n_boot: int, seed: int
+) -> FloatArray:
+    batch = data.shape[:-1]
+    columns = packed(present, *_resampled(data, ratio, weight))
+    n_variants = columns[0].shape[-1]
     if n_variants == 0:
         return np.full(batch, np.nan)
-    bx, bxse, by, byse, weights = (values.reshape(-1, n_variants) for values in _resampled(data, ratio, weight))
+    bx, bxse, by, byse, weights = (values.reshape(-1, n_variants) for values in columns)
     low = np.int64((1 << max(1, n_variants - 1).bit_length()) - 1)
     position = np.arange(n_variants, dtype=np.int64)
     equal = bool(np.all((weights == 0) | (weights == 1)))

@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr._blocks import bootstrap, check_bootstrap
+from kipoi_deepmr.mr._blocks import bootstrap, check_bootstrap, packed
 from kipoi_deepmr.mr._density_mode import exact_modes, fast_modes
 from kipoi_deepmr.mr._design import build_design
 from kipoi_deepmr.mr._inputs import (
@@ -194,7 +194,8 @@ def _fit(
     count = n_used[soluble].astype(np.float64)
     columns = (ratio[soluble], weight[soluble], count)
     point[soluble], width[soluble] = exact_modes(*columns, phi)
-    se[soluble] = _bootstrap_se(*columns, ratio_se[soluble], phi, n_boot, seed)
+    values = packed(used[soluble], ratio[soluble], weight[soluble], ratio_se[soluble])
+    se[soluble] = _bootstrap_se(*values, count, phi, n_boot, seed)
 
     status = fit_status(invalid, n_used, _NEEDED, no_weight, point)
     answered = status == Status.OK
@@ -215,7 +216,7 @@ def _fit(
 
 
 def _bootstrap_se(
-    ratio: FloatArray, weight: FloatArray, count: FloatArray, ratio_se: FloatArray, phi: float, n_boot: int, seed: int
+    ratio: FloatArray, weight: FloatArray, ratio_se: FloatArray, count: FloatArray, phi: float, n_boot: int, seed: int
 ) -> FloatArray:
     n_fits, n_variants = ratio.shape
 

@@ -9,7 +9,7 @@ from kipoi_deepmr.mr._inputs import FloatArray, IntArray, check_alpha, check_opt
 from kipoi_deepmr.mr._multivariable import build_several_design, least_squares, read_exposures, whiten_several
 from kipoi_deepmr.mr._regression import chi2_pvalue, interval, pvalue
 from kipoi_deepmr.mr.conditional_f import conditional_f
-from kipoi_deepmr.mr.ivw import is_random
+from kipoi_deepmr.mr.ivw import ignore_with_correlation, is_random
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,8 @@ def multivariable_ivw(
     robust : bool, default False
         As in `ivw`.
     correlation : array_like, shape (..., J, J), optional
-        Correlation of the instruments' errors: generalised least squares. Rows of absent variants may be NaN. It
-        cannot be combined with `robust`.
+        Correlation of the instruments' errors: generalised least squares. Rows of absent variants may be NaN.
+        `robust` is ignored with it, as in R; here a UserWarning says so.
     exposure_correlation : array_like, shape (..., K, K), optional
         Correlation of the errors of the exposures, for the conditional F statistic; by default they are independent.
     distribution : {"normal", "t-dist"}, default "normal"
@@ -107,8 +107,8 @@ def multivariable_ivw(
     check_option("robust", robust, (True, False))
     check_option("distribution", distribution, ("normal", "t-dist"))
     check_alpha(alpha)
-    if robust and correlation is not None:
-        raise ValueError("correlation cannot be combined with robust=True; leave one of them out")
+    if correlation is not None:
+        robust, _, _ = ignore_with_correlation(robust, penalized=False, weights="simple")
     data = read_exposures(bx, bxse, by, byse)
     columns, design = build_several_design(data, 0)
     if correlation is None:

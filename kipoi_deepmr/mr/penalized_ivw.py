@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kipoi_deepmr.mr._design import Design, build_two_error_design
+from kipoi_deepmr.mr._blocks import normal_blocks, packed
+from kipoi_deepmr.mr._design import Design, build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr._inputs import (
     FloatArray,
     IntArray,
@@ -131,7 +132,7 @@ def penalized_ivw(
     if not np.isfinite(penalty) or penalty < 0:
         raise ValueError(f"penalty={penalty!r} must be a finite number that is not negative; R's default is 1")
     data = read_associations(bx, bxse, by, byse)
-    design, spread = build_two_error_design(data)
+    design, spread, unit = in_exposure_units(*build_two_error_design(data))
     moments = _moments(design.x, design.y, spread, np.ones(design.x.shape), penalty)
     estimate = moments.numerator / moments.denominator
     tau2 = pleiotropic_variance(design, spread, estimate, over_dispersion=over_dispersion)
@@ -159,10 +160,10 @@ def penalized_ivw(
         p = np.where(moments.numerator_variance > 0, p, np.nan)
     mean_f = mean_f_statistic(data.bx, data.bxse, where=design.used)
     return PenalizedIVWResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.where(answered, low, np.nan),
-        ci_high=np.where(answered, high, np.nan),
+        estimate=estimate / unit,
+        se=se / unit,
+        ci_low=np.where(answered, low / unit, np.nan),
+        ci_high=np.where(answered, high / unit, np.nan),
         pvalue=np.where(answered, p, np.nan),
         n_instruments=design.n_instruments,
         tau2=np.where(answered, tau2, np.nan),
@@ -212,16 +213,16 @@ def _bootstrap(
     alpha: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the 1 - alpha quantile of the statistic at the estimate, and how often it exceeds `null`."""
-    rng = np.random.default_rng(seed)
-    centre = estimate[..., None] * design.x
+    x, spread, noise, used = packed(design.used, design.x, spread, noise, design.used.astype(np.float64))
+    centre = estimate[..., None] * x
     # Absent variants have neither effects nor errors.
-    error = np.where(design.used, np.sqrt(noise), 0.0)
-    statistics = np.empty((*estimate.shape, _DRAWS))
-    for draw in range(_DRAWS):
-        outcome, exposure = rng.standard_normal((2, design.x.shape[-1]))
-        again = _moments(design.x + spread * exposure, centre + error * outcome, spread, noise, penalty)
-        away = again.numerator - estimate * again.denominator
-        statistics[..., draw] = away**2 / again.variance(estimate)
+    error = used * np.sqrt(noise)
+    statistics = np.full((*estimate.shape, _DRAWS), np.nan)
+    for draws, z in normal_blocks(_DRAWS, 2, x.shape[-1], seed) if x.size else ():
+        for draw, (outcome, exposure) in enumerate(z, start=draws.start):
+            again = _moments(x + spread * exposure, centre + error * outcome, spread, noise, penalty)
+            away = again.numerator - estimate * again.denominator
+            statistics[..., draw] = away**2 / again.variance(estimate)
     counted = statistics >= 0
     size = np.count_nonzero(counted, axis=-1)
     ordered = np.sort(np.where(counted, statistics, np.inf), axis=-1)

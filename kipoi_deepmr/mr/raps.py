@@ -19,8 +19,10 @@ from kipoi_deepmr.mr._inputs import (
     read_psi,
 )
 from kipoi_deepmr.mr._losses import LOSSES, Loss
+from kipoi_deepmr.mr._over_dispersion import solve_both
 from kipoi_deepmr.mr._regression import chi2_pvalue, fit_status, interval, pvalue
-from kipoi_deepmr.mr._score import Score, ScoreRows, solve
+from kipoi_deepmr.mr._score import ScoreRows
+from kipoi_deepmr.mr._slopes import lowest
 
 # mr.raps leaves out variants with bxse above this multiple of the median when it estimates over-dispersion.
 _FAR_BXSE = 10.0
@@ -46,6 +48,7 @@ class RAPSResult:
         Sum of the squared standardised residuals, and its chi-squared tail with n_used - 1 degrees of freedom.
     converged : ndarray of bool, shape (...)
         Whether the two equations for slope and over-dispersion were solved together; True without over-dispersion.
+        Where not there is no estimate, and the status is `Status.NOT_CONVERGED`.
     status : ndarray of int64, shape (...)
         A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
@@ -63,6 +66,18 @@ class RAPSResult:
     q_pvalue: FloatArray
     converged: BoolArray
     status: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Score:
+    """Solutions, one for each fit; NaN where the two equations of over-dispersion were not solved."""
+
+    slope: FloatArray
+    se: FloatArray
+    tau2: FloatArray
+    tau2_se: FloatArray
+    q: FloatArray
+    converged: BoolArray
 
 
 @np.errstate(all="ignore")
@@ -86,8 +101,11 @@ def raps(
 
     .. math:: \sum_j s_{xj}^2 (t_j \rho'(t_j) - E[Z \rho'(Z)]) / s_j^2 = 0
 
-    Every search for the slope is global, whereas R's may stop in a far tail. Without a positive solution tau2 is 0;
-    of several the smallest is taken.
+    Without over-dispersion the minimum is the lowest of all slopes, and so it is in every turn with "l2" and "huber"
+    (R's search may stop in a far tail). Tukey's loss is bounded: with the tau2 of a turn a far slope may be lower than
+    any that explains the data. With over-dispersion it starts from the solution for "huber" and goes downhill only;
+    so do the others, from the solution for "l2" or from the weighted median ratio, where their turns do not settle.
+    Without a positive solution tau2 is 0; of several the smallest is taken.
 
     Parameters
     ----------
@@ -132,10 +150,11 @@ def raps(
         used = present & ~(data.bxse > _FAR_BXSE * masked_median(data.bxse, present)[..., None])
     invalid = _invalid(data, used, over_dispersion)
     nothing = np.asarray(~(used & (data.bx != 0)).any(axis=-1))
-    fit = _fit(data, shared, used, (invalid == Status.OK) & ~nothing, LOSSES[loss], over_dispersion)
+    fit = _fit(data, shared, used, (invalid == Status.OK) & ~nothing, loss, over_dispersion)
 
     n_used = np.asarray(np.count_nonzero(used, axis=-1), dtype=np.int64)
     status = fit_status(invalid, n_used, 1, nothing, fit.slope)
+    status = np.where((status == Status.NOT_FINITE) & ~fit.converged, Status.NOT_CONVERGED, status)
     ci_low, ci_high = interval(fit.slope, fit.se, alpha=alpha)
     q = np.where(n_used > 1, fit.q, np.nan)
     return RAPSResult(
@@ -166,8 +185,8 @@ def _invalid(data: Associations, used: BoolArray, over_dispersion: bool) -> IntA
 
 
 def _fit(
-    data: Associations, psi: FloatArray, used: BoolArray, soluble: BoolArray, loss: Loss, over_dispersion: bool
-) -> Score:
+    data: Associations, psi: FloatArray, used: BoolArray, soluble: BoolArray, name: str, over_dispersion: bool
+) -> _Score:
     """Return the solutions in blocks, in units in which the typical standard errors are 1."""
     batch, n_variants = data.shape[:-1], data.shape[-1]
     answers, converged = np.full((5, soluble.size), np.nan), np.ones(soluble.size, dtype=np.bool_)
@@ -181,14 +200,47 @@ def _fit(
         unit_x, unit_y = _unit(sx, x, where), _unit(sy, y, where)
         x, sx, y, sy = x / unit_x, sx / unit_x, y / unit_y, sy / unit_y
         rows = ScoreRows(x, y, sx**2, sy**2, shared * sx * sy, where)
-        parts = [solve(rows[block], loss, over_dispersion) for block in row_blocks(held.size, 16 * n_variants)]
+        parts = [_solve(rows[block], name, over_dispersion) for block in row_blocks(held.size, 16 * n_variants)]
         ratio, square = (unit_y / unit_x)[:, 0], unit_y[:, 0] ** 2
         units = {"slope": ratio, "se": ratio, "tau2": square, "tau2_se": square, "q": np.ones(held.size)}
         for row, (name, unit) in enumerate(units.items()):
             answers[row, held] = np.concatenate([getattr(part, name) for part in parts]) * unit
         converged[held] = np.concatenate([part.converged for part in parts])
     slope, se, tau2, tau2_se, q = answers.reshape(5, *batch)
-    return Score(slope, se, tau2, tau2_se, q, converged.reshape(batch))
+    return _Score(slope, se, tau2, tau2_se, q, converged.reshape(batch))
+
+
+def _solve(rows: ScoreRows, name: str, over_dispersion: bool) -> _Score:
+    loss, tau2 = LOSSES[name], np.zeros(rows.x.shape[0])
+    if over_dispersion:
+        slope, tau2, solved = solve_both(rows, name)
+    else:
+        slope, solved = lowest(rows, loss, tau2), np.ones(tau2.size, dtype=np.bool_)
+    se, tau2_se = _sandwich(rows, loss, slope, tau2, over_dispersion)
+    q = np.where(solved, 2 * rows.loss(LOSSES["l2"], slope, tau2), np.nan)
+    return _Score(slope, se, tau2 if over_dispersion else np.full(slope.shape, np.nan), tau2_se, q, solved)
+
+
+def _sandwich(
+    rows: ScoreRows, loss: Loss, slope: FloatArray, tau2: FloatArray, over_dispersion: bool
+) -> tuple[FloatArray, FloatArray]:
+    variance = rows.variance(slope, tau2)
+    outcome = rows.yy + tau2[:, None]
+    # An unbiased estimate of the squared true exposure effect times the residual variance.
+    signal = (
+        (rows.x**2 - rows.xx) * outcome + (rows.y**2 - outcome) * rows.xx - 2 * (rows.x * rows.y - rows.xy) * rows.xy
+    )
+    noise = rows.xx * outcome - rows.xy**2
+    square = np.where(rows.used, 1 / variance**2, 0.0)
+    information = loss.delta * (signal * square).sum(axis=-1)
+    slope_variance = loss.c1 * ((signal + noise) * square).sum(axis=-1)
+    if not over_dispersion:
+        return np.sqrt(slope_variance) / np.abs(information), np.full(slope.shape, np.nan)
+    crossed = loss.delta * ((slope[:, None] * rows.xx - rows.xy) * square).sum(axis=-1)
+    curvature = (loss.delta + loss.c3) / 2 * (rows.xx * square).sum(axis=-1)
+    tau2_variance = loss.c2 * (rows.xx**2 * square).sum(axis=-1) / curvature**2
+    se = np.sqrt(slope_variance + crossed**2 * tau2_variance) / np.abs(information)
+    return np.asarray(se), np.sqrt(tau2_variance)
 
 
 def _unit(se: FloatArray, effect: FloatArray, where: BoolArray) -> FloatArray:
