@@ -345,6 +345,35 @@ def test_a_window_of_a_profile(folder, plain):
     assert_same(found, plain, factor=5)
 
 
+@pytest.mark.parametrize("engine", ["local", "full"])
+def test_parts_of_one_profile_are_exposures_and_outcomes_of_their_own(folder, plain, engine):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    part = {"task": "profile/0", "reduce": "sum", "peaks": "peaks/A.bed"}
+    changes = {
+        "exposures": {
+            "A": {**part, "window": [0, 1]},
+            "B": {**part, "window": [2, 3]},
+            "C": {**part, "reduce": "max", "window": [0, 3]},
+        },
+        "outcomes": {"open": {"task": "profile/0", "reduce": "mean", "window": [3, 5]}},
+        "mutagenesis": {"engine": engine},
+        "mr": {"methods": ["ivw"]},
+    }
+    found = effects_of(write_project(folder, changes))
+    expected = plain.exposure_effect.sel(exposure="A", sequence=found.sequence)
+    for name, factor in (("A", 1), ("B", 3), ("C", 3)):
+        np.testing.assert_allclose(found.exposure_effect.sel(exposure=name), factor * expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.outcome_effect.sel(outcome="open"), 4.5 * expected, rtol=0, atol=2e-6)
+
+
+def test_overlapping_parts_of_one_profile_on_both_sides_are_refused(folder):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    changes = tasks(reduce="sum", window=[0, 3])
+    changes["outcomes"] = {"open": {"task": "profile/2", "reduce": "sum", "window": [2, 5]}}
+    with pytest.raises(TaskError, match=r"the same output 'profile/2'.*windows of a profile that do not overlap"):
+        check(load_config(write_project(folder, changes)), device="cpu")
+
+
 def test_the_draft_of_a_configuration_reduces_profiles(folder):
     profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
     text = draft(load_model(str(folder / "model"), "dir"), ["profile"], ["single"])
@@ -365,7 +394,7 @@ def test_logsumexp_and_all_tracks_together(folder):
         *(f"y/{number}" for number in range(4)),
     ]
     x = np.eye(4, dtype="float32")[np.random.default_rng(0).integers(0, 4, (3, 60))].transpose(0, 2, 1).copy()
-    asked = {4: Reduction("logsumexp"), 1: Reduction("max", (0, 2)), 2: Reduction("logsumexp", (0, 2))}
+    asked = [(4, Reduction("logsumexp")), (1, Reduction("max", (0, 2))), (2, Reduction("logsumexp", (0, 2)))]
     joined = model.predict(x, model.outputs(asked))
     y = joined[:, 5:]
     np.testing.assert_allclose(np.exp(joined[:, 4]), 15 * y.sum(1), rtol=1e-5)

@@ -95,7 +95,7 @@ class LoadedModel:
         return loader
 
     def predict(self, inputs: Any, outputs: Outputs | None = None) -> np.ndarray:
-        """Return `predict_on_batch` of the Kipoi model as (batch, tasks), float64.
+        """Return `predict_on_batch` of the Kipoi model as (batch, columns), float64.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class LoadedModel:
                 f"the output of model {self.name} is not understood: {type(output).__name__} holds no arrays of numbers "
                 f"({error}). Needed is an array, or a list or dict of arrays, each (batch, tasks) or a profile"
             ) from error
-        joined = (outputs or self.outputs({})).join(tensors, rows)
+        joined = (outputs or self.outputs()).join(tensors, rows)
         return joined.detach().double().numpy()
 
     def _check_structure(self, output: Any) -> None:
@@ -158,9 +158,17 @@ class LoadedModel:
             labels += own
         return labels
 
-    def outputs(self, reductions: Mapping[int, Reduction]) -> Outputs:
-        """Return how the model's output becomes (batch, tasks)."""
-        return Outputs(tuple(_track_axis(schema) for _, schema in self._target_schemas()), reductions)
+    def outputs(self, asked: Iterable[tuple[int, Reduction]] = ()) -> Outputs:
+        """Return how the model's output becomes (batch, columns).
+
+        Parameters
+        ----------
+        asked
+            What is done to profiles, by the index of their tasks. Default: profiles are summed.
+        """
+        axes = tuple(_track_axis(schema) for _, schema in self._target_schemas())
+        count = self._output_count()
+        return Outputs(axes, tuple(asked), len(self.labels() or ()) if count is None else count)
 
     def targets(self) -> Targets:
         """Return the outputs under unique names.

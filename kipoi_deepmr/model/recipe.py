@@ -214,7 +214,7 @@ def _model_yaml(target: str, shape: tuple[int, ...], alphabet: str, length: int,
 
 def _check_same(network: nn.Module, model: LoadedModel, shape: tuple[int, ...]) -> None:
     inputs = _one_hot(shape)
-    outputs = model.outputs({})
+    outputs = model.outputs()
     with torch.no_grad():
         expected = outputs.join(network(inputs), len(inputs)).double().numpy()
     found = model.predict(inputs.numpy(), outputs)

@@ -50,9 +50,9 @@ class Source:
     module : torch.nn.Module
         Its network.
     columns : tuple of int
-        Its outputs that are exposures and outcomes, in their order.
+        Columns of `outputs` that are exposures and outcomes, in their order.
     outputs : Outputs
-        How its output becomes (batch, tasks).
+        How its output becomes (batch, columns).
     """
 
     name: str
@@ -73,7 +73,7 @@ class Member:
     network : SequenceNetwork
         The network; all members are called with the inputs of the model that the configuration names.
     columns : tuple of int
-        Its outputs that are exposures and outcomes, in their order.
+        Columns of the network's output that are exposures and outcomes, in their order.
     sites : tuple of DropoutSite
         The dropouts that run in it; empty for a member that is a draw as it is.
     digest : str
@@ -97,29 +97,45 @@ def find_sources(config: Config, model: LoadedModel, selection: Selection) -> li
     TaskError
         If a member lacks a task.
     """
-    columns, uncertainty = tuple(selection.columns), config.uncertainty
-    outputs = model.outputs(selection.reductions)
+    uncertainty, indices = config.uncertainty, selection.indices
     if uncertainty.method != "ensemble":
-        return [Source(model.name, model, model.module, columns, outputs)]
+        return [_source(model.name, model, model.module, indices, selection)]
     if uncertainty.members is None:
         members = enumerate(model.members(), start=1)
-        return [Source(f"member {number}", model, module, columns, outputs) for number, module in members]
+        return [_source(f"member {number}", model, module, indices, selection) for number, module in members]
     sources = []
     for member in uncertainty.members:
         source = member.source or config.model.source
         same = (member.name, source) == (config.model.name, config.model.source)
         loaded = model if same else load_model(member.name, source, config.directory)
-        own = _columns(member.name, loaded, selection)
-        reductions = {
-            column: selection.reductions[index]
-            for column, index in zip(own, columns, strict=True)
-            if index in selection.reductions
-        }
-        sources.append(Source(member.name, loaded, loaded.module, own, loaded.outputs(reductions)))
+        own = _indices(member.name, loaded, selection)
+        sources.append(_source(member.name, loaded, loaded.module, own, selection))
     return sources
 
 
-def _columns(name: str, model: LoadedModel, selection: Selection) -> tuple[int, ...]:
+def _source(name: str, model: LoadedModel, module: nn.Module, indices: Sequence[int], selection: Selection) -> Source:
+    outputs, columns = read_out(model, indices, selection)
+    return Source(name, model, module, columns, outputs)
+
+
+def read_out(model: LoadedModel, indices: Sequence[int], selection: Selection) -> tuple[Outputs, tuple[int, ...]]:
+    """Return how a model's output becomes (batch, columns), and which columns are the exposures and outcomes.
+
+    Parameters
+    ----------
+    model
+        The model of a configuration, or a member of an ensemble.
+    indices
+        Its tasks that are exposures and outcomes, in the order of `selection`.
+    selection
+        What is done to them.
+    """
+    asked = list(zip(indices, selection.reductions, strict=True))
+    outputs = model.outputs((index, reduction) for index, reduction in asked if reduction is not None)
+    return outputs, tuple(outputs.column(*one) for one in asked)
+
+
+def _indices(name: str, model: LoadedModel, selection: Selection) -> tuple[int, ...]:
     targets = model.targets()
     places = {(target.label, target.occurrence, target.profile): target.index for target in targets}
     for side, named in (("exposures", selection.exposures), ("outcomes", selection.outcomes)):
@@ -131,8 +147,7 @@ def _columns(name: str, model: LoadedModel, selection: Selection) -> tuple[int, 
                     f"({shown}{', ...' if len(targets) > 6 else ''}). The members of an ensemble predict the same tasks: "
                     "leave it out, or correct the labels in its model.yaml"
                 )
-    chosen = (*selection.exposures.values(), *selection.outcomes.values())
-    return tuple(places[target.label, target.occurrence, target.profile] for target in chosen)
+    return tuple(places[target.label, target.occurrence, target.profile] for target in selection.targets)
 
 
 @contextmanager
@@ -203,7 +218,7 @@ def lent_members(
         for model in {id(source.model): source.model for source in sources}.values():
             numbers = [number for number, source in enumerate(sources) if source.model is model]
             predicted = expected[id(model)]
-            if len(predicted[0]) != len(model.targets()):
+            if predicted.shape[1] != sources[numbers[0]].outputs.width:
                 raise _other_outputs(model, predicted.shape[1])
             for number, network in zip(
                 numbers, _agreeing(model, [networks[n] for n in numbers], batch, predicted), strict=True

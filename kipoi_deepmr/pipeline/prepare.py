@@ -28,7 +28,7 @@ from kipoi_deepmr.model import (
 )
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
 from kipoi_deepmr.pipeline.drawn import during_the_run
-from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, find_sources, lent_members
+from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, find_sources, lent_members, read_out
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
 from kipoi_deepmr.uncertainty import DropoutSite, MCDropout
 
@@ -310,12 +310,11 @@ def _windows(
 ) -> Windows:
     section = config.sequences
     peaks = selection.peaks or dict.fromkeys(selection.exposures, str(section.intervals))
-    exposures = [target.index for target in selection.exposures.values()]
-    outputs = model.outputs(selection.reductions)
+    outputs, columns = read_out(model, selection.indices, selection)
 
     def predict(candidates: Windows) -> NDArray[np.float64]:
         loader = WindowInputs(model.dataloader, args, candidates, intervals_arg=config.dataloader.intervals_arg)
-        return model.predict(loader.load(range(len(candidates))), outputs)[:, exposures].T
+        return model.predict(loader.load(range(len(candidates))), outputs)[:, columns[: len(selection.exposures)]].T
 
     return select_windows(
         {name: config.resolve(path) for name, path in peaks.items()},

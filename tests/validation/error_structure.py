@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=EXAMPLE)
     config = kipoi_deepmr.load_config(parser.parse_args().config)
     with prepare(config, device="cpu") as job:
-        columns = job.selection.columns
+        columns = list(job.members[0].columns)
         outcome = columns[len(config.exposures)]
         for place, exposure in enumerate(config.exposures):
             bound = np.flatnonzero(job.windows.bound[place])[:SEQUENCES]
