@@ -281,7 +281,15 @@ def test_members_with_other_tasks_are_refused_before_any_sequence_is_read(tmp_pa
     write_model(tmp_path / "p" / "two", labels=("TF1", "TF2", "TF3", "ATAC"))
     (tmp_path / "p" / "peaks" / "A.bed").write_text("not read\n")
     said = refused(config, TaskError)
-    assert "uncertainty.members: two has no output 'TF2#2' (exposures.B); it has 4 (TF1, TF2, TF3, ATAC)" in said
+    assert "uncertainty.members: two: it has no output 'TF2#2' (exposures.B); it has 4 (TF1, TF2, TF3, ATAC)" in said
+
+
+def test_members_that_read_another_length_are_refused(tmp_path):
+    pooled = PLAIN.replace("nn.Flatten())", "nn.AdaptiveAvgPool1d(1), nn.Flatten())").replace("8 * (length // 4)", "8")
+    config = ensemble(tmp_path / "p", ("one", "two"), code=pooled)
+    write_model(tmp_path / "p" / "two", code=pooled, length=80)
+    said = refused(config, ModelError)
+    assert "uncertainty.members: two: it reads sequences of 80 bp" in said and "of 60 bp" in said
 
 
 def test_a_model_without_members_is_refused(tmp_path):

@@ -303,7 +303,7 @@ TARGETS = """\
 """
 
 
-def profile(folder: Path, returned: str, shape: str = "(5, 4)", labels: str = "") -> Path:
+def profile(folder: Path, returned: str, shape: str = "(5, 4)", labels: str = ", column_labels: [0, 1, 2, 3]") -> Path:
     write_model(folder / "model", code=PROFILE.format(returned=returned))
     text = (folder / "model" / "model.yaml").read_text()
     targets = TARGETS.format(shape=shape, labels=labels)

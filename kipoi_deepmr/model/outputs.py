@@ -34,6 +34,10 @@ class Reduction:
     how: str
     window: tuple[int, int] | None = None
 
+    def describe(self) -> str:
+        """Say it in words."""
+        return self.how if self.window is None else f"{self.how} of [{self.window[0]}, {self.window[1]})"
+
     def __call__(self, profile: Tensor) -> Tensor:
         """Reduce a profile (batch, positions, tracks) to (batch, tasks): its tracks, then all of them together.
 

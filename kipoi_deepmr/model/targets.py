@@ -13,6 +13,26 @@ _LISTED = 12
 
 
 @dataclass(frozen=True)
+class Profile:
+    """A profile along the sequence, which has to be reduced to one number.
+
+    Attributes
+    ----------
+    positions : int or None
+        Its length, where it is fixed.
+    tracks : int
+        Number of its tracks.
+    """
+
+    positions: int | None
+    tracks: int
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return f"profile of {self.positions or 'any number of'} positions, {self.tracks} track{'s' * (self.tracks > 1)}"
+
+
+@dataclass(frozen=True)
 class Target:
     """One output of the model.
 
@@ -26,15 +46,15 @@ class Target:
         Which of the outputs with this label it is, counted from 1.
     repeated : bool
         Whether the label occurs more than once.
-    profile : bool
-        Whether it is a track of a profile, which has to be reduced to one number.
+    profile : Profile or None
+        The profile of which it is a track, or all tracks together.
     """
 
     index: int
     label: str
     occurrence: int
     repeated: bool
-    profile: bool = False
+    profile: Profile | None = None
 
     @property
     def name(self) -> str:
@@ -50,16 +70,16 @@ class Targets(Sequence[Target]):
     labels
         The model's labels, one per output column.
     profiles
-        Whether each of them is a track of a profile. Default: none is.
+        The profile that each of them is a track of. Default: none is.
     """
 
-    def __init__(self, labels: Sequence[str], profiles: Sequence[bool] = ()) -> None:
+    def __init__(self, labels: Sequence[str], profiles: Sequence[Profile | None] = ()) -> None:
         counts = Counter(labels)
         seen: Counter[str] = Counter()
         self._targets: list[Target] = []
         for index, label in enumerate(labels):
             seen[label] += 1
-            profile = bool(profiles[index]) if index < len(profiles) else False
+            profile = profiles[index] if index < len(profiles) else None
             self._targets.append(Target(index, label, seen[label], counts[label] > 1, profile))
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kipoi_deepmr.config import Config
-from kipoi_deepmr.errors import ModelError, TaskError
+from kipoi_deepmr.errors import DeepMRError, ModelError, TaskError
 from kipoi_deepmr.model import (
     Disagreement,
     InputBatch,
@@ -93,7 +93,7 @@ def find_sources(config: Config, model: LoadedModel, selection: Selection) -> li
     Raises
     ------
     ModelError
-        If a member cannot be loaded, or the model has no members inside.
+        If a member cannot be loaded or reads sequences of another length, or the model has no members inside.
     TaskError
         If a member lacks a task.
     """
@@ -107,10 +107,31 @@ def find_sources(config: Config, model: LoadedModel, selection: Selection) -> li
     for member in uncertainty.members:
         source = member.source or config.model.source
         same = (member.name, source) == (config.model.name, config.model.source)
-        loaded = model if same else load_model(member.name, source, config.directory)
-        own = _indices(member.name, loaded, selection)
-        sources.append(_source(member.name, loaded, loaded.module, own, selection))
+        with _errors_named(member.name):
+            loaded = model if same else load_model(member.name, source, config.directory)
+            _check_length(loaded, config, model)
+            own = _indices(loaded, selection)
+            sources.append(_source(member.name, loaded, loaded.module, own, selection))
     return sources
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Let errors say which member of an ensemble they belong to."""
+    try:
+        yield
+    except DeepMRError as error:
+        raise type(error)(f"uncertainty.members: {name}: {error}") from error
+
+
+def _check_length(member: LoadedModel, config: Config, main: LoadedModel) -> None:
+    args, wanted = config.dataloader.args, config.sequences.length
+    length, own = main.length(args, wanted), member.known_length(args, wanted)
+    if own not in (None, length):
+        raise ModelError(
+            f"it reads sequences of {own} bp, {main.name} of {length} bp: the members of an ensemble predict the same windows, "
+            "leave it out"
+        )
 
 
 def _source(name: str, model: LoadedModel, module: nn.Module, indices: Sequence[int], selection: Selection) -> Source:
@@ -135,19 +156,19 @@ def read_out(model: LoadedModel, indices: Sequence[int], selection: Selection) -
     return outputs, tuple(outputs.column(*one) for one in asked)
 
 
-def _indices(name: str, model: LoadedModel, selection: Selection) -> tuple[int, ...]:
+def _indices(model: LoadedModel, selection: Selection) -> tuple[int, ...]:
     targets = model.targets()
-    places = {(target.label, target.occurrence, target.profile): target.index for target in targets}
+    places = {(target.label, target.occurrence, target.profile is None): target.index for target in targets}
     for side, named in (("exposures", selection.exposures), ("outcomes", selection.outcomes)):
         for key, target in named.items():
-            if (target.label, target.occurrence, target.profile) not in places:
+            if (target.label, target.occurrence, target.profile is None) not in places:
                 shown = ", ".join(one.name for one in targets[:6])
                 raise TaskError(
-                    f"uncertainty.members: {name} has no output '{target.name}' ({side}.{key}); it has {len(targets)} "
+                    f"it has no output '{target.name}' ({side}.{key}); it has {len(targets)} "
                     f"({shown}{', ...' if len(targets) > 6 else ''}). The members of an ensemble predict the same tasks: "
                     "leave it out, or correct the labels in its model.yaml"
                 )
-    return tuple(places[target.label, target.occurrence, target.profile] for target in selection.targets)
+    return tuple(places[target.label, target.occurrence, target.profile is None] for target in selection.targets)
 
 
 @contextmanager
