@@ -142,6 +142,64 @@ def test_text_beside_a_track_in_a_dict(folder, plain):
     assert_same(effects_of(write_project(folder, {"sequences": {"length": 60}})), plain, factor=2)
 
 
+TEXT_BODY = """rows = [[[float(base == letter) for base in {text}] for letter in "{letters}"] for text in x{key}]
+        return self.net(torch.tensor(rows)).detach().numpy()"""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body"),
+    [
+        ("str(seq).lower()", {"text": "text", "letters": "acgt", "key": ""}),
+        ("np.array([str(seq)])", {"text": "text[0]", "letters": "ACGT", "key": ""}),
+        ("np.bytes_(str(seq))", {"text": "text.decode()", "letters": "ACGT", "key": ""}),
+    ],
+    ids=["lower case", "an axis of length 1", "bytes"],
+)
+def test_text_is_given_back_as_the_dataloader_writes_it(folder, plain, inputs, body):
+    write_model(folder / "model", code=CUSTOM.format(body=TEXT_BODY.format(**body)))
+    edit(folder / "model", HEAD)
+    own_loader(folder / "model", inputs, "StringSeqIntervalDl({intervals}, fasta_file)")
+    assert_same(effects_of(write_project(folder, {"sequences": {"length": 60}})), plain)
+
+
+def test_text_and_its_reverse_complement_are_mutated_alike(folder, plain):
+    body = """turned = [str(text)[::-1].translate(str.maketrans("ACGT", "TGCA")) for text in x["rev"]]
+        assert turned == list(x["fwd"])
+        """ + TEXT_BODY.format(text="text", letters="ACGT", key='["fwd"]')
+    write_model(folder / "model", code=CUSTOM.format(body=body))
+    edit(folder / "model", HEAD)
+    turned = 'str(seq)[::-1].translate(str.maketrans("ACGT", "TGCA"))'
+    own_loader(folder / "model", f'{{"fwd": seq, "rev": {turned}}}', "StringSeqIntervalDl({intervals}, fasta_file)")
+    found = effects_of(write_project(folder, {"sequences": {"length": 60}, "dataloader": {"sequence_input": "all"}}))
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "seq", "cell"), [('{"seq": seq, "cell": cell}', '["seq"]', '["cell"]'), ("[cell, seq]", "[1]", "[0]")]
+)
+def test_a_text_beside_the_sequence_is_that_of_each_sequence(folder, plain, inputs, seq, cell):
+    body = f"""gain = np.array([2.0 if str(c) == "liver" else 1.0 for c in x{cell}], "float32")
+        return self.net(torch.from_numpy(np.ascontiguousarray(x{seq}))).detach().numpy() * gain[:, None]"""
+    write_model(folder / "model", code=CUSTOM.format(body=body))
+    edit(folder / "model", HEAD)
+    own_loader(
+        folder / "model",
+        inputs.replace("cell}", '"liver" if ranges.start % 2 else "k562"}').replace(
+            "[cell,", '["liver" if ranges.start % 2 else "k562",'
+        ),
+    )
+    found = effects_of(write_project(folder))
+    gain = 1.0 + plain.start.values % 2
+    np.testing.assert_allclose(found.outcome_effect, plain.outcome_effect * gain[:, None, None], rtol=0, atol=1e-6)
+
+
+def test_inputs_in_inputs_are_refused(folder):
+    write_model(folder / "model")
+    own_loader(folder / "model", '{"dna": {"seq": seq}}')
+    with pytest.raises(ModelError, match="gives the input 'dna' as dict, needed is an array"):
+        check(load_config(write_project(folder)), device="cpu")
+
+
 def test_a_track_that_stays_fixed_is_that_of_each_sequence(folder, plain):
     code = CONVOLUTION.replace(
         "def forward(self, x):\n        return self.last(self.second(self.first(x)))",
@@ -223,6 +281,31 @@ def test_what_predict_on_batch_does_more_counts(folder, plain, caplog):
     edit(folder / "model", HEAD)
     assert_same(effects_of(write_project(folder)), plain, factor=3)
     assert "it does more than call the network: every mutant goes through predict_on_batch" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "forward"),
+    [
+        ("torch.from_numpy(x).transpose(1, 2)", "assert x.shape[-1] == 4\n        x = x.transpose(1, 2)"),
+        ("torch.from_numpy(x)[:, :, None]", "x = x[:, :, 0, :]"),
+    ],
+    ids=["AssertionError", "IndexError"],
+)
+def test_a_network_that_fails_in_any_way_is_asked_through_predict_on_batch(folder, plain, given, forward):
+    code = CUSTOM.format(body=f"return self.net({given}).detach().numpy()")
+    code = code.replace("def forward(self, x):", f"def forward(self, x):\n        {forward}")
+    write_model(folder / "model", code=code)
+    edit(folder / "model", HEAD)
+    assert_same(effects_of(write_project(folder)), plain)
+
+
+def test_what_else_is_read_is_not_called_chance(folder):
+    body = "return (1 if x.dtype == np.int8 else 2) * self.net(torch.from_numpy(x).float()).detach().numpy()"
+    write_model(folder / "model", code=CUSTOM.format(body=body))
+    edit(folder / "model", HEAD)
+    own_loader(folder / "model", "seq.astype(np.int8)")
+    with pytest.raises(ModelError, match="gives the same values each time: it reads something in them"):
+        check(load_config(write_project(folder)), device="cpu")
 
 
 def test_chance_in_predict_on_batch_is_an_error(folder):

@@ -53,7 +53,7 @@ class LoadedModel:
         return find_module(self.kipoi, self.folder)
 
     def members(self) -> list[nn.Module]:
-        """Return the networks of the ensemble inside the model: its attribute `members`.
+        """Return the networks of the ensemble inside the model: its attribute `members`, a sequence or a dict.
 
         Raises
         ------
@@ -63,7 +63,9 @@ class LoadedModel:
         found = getattr(self.kipoi, "members", None)
         if found is None:
             found = getattr(getattr(self.kipoi, "model", None), "members", None)
-        members = list(found) if isinstance(found, Iterable) else []
+        # nn.ModuleDict is no Mapping.
+        held = found.values() if isinstance(found, Mapping | nn.ModuleDict) else found
+        members = list(held) if isinstance(held, Iterable) else []
         if len(members) < 2:
             seen = "it has no such attribute" if found is None else f"it holds {len(members)}, {type(found).__name__}"
             raise ModelError(

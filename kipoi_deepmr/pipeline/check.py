@@ -125,7 +125,7 @@ def check(
             batch_size=int(engine.batch_size or 1),
             coverage=float(np.round(engine.coverage.share, 4)),
             runs_whole_from=list(engine.coverage.stopped_at),
-            dropout=[site.describe() for site in job.sites],
+            dropout=job.dropouts(),
             store_bytes=sum(template.nbytes for template in templates),
             milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),
             estimated_seconds=float(np.round(per_mutant * (total + control_mutants.sum()), 1)),

@@ -31,7 +31,7 @@ def effects_of_draws(job: Job, index: int) -> Array:
     alleles = torch.as_tensor(layout.allele_rows, device=job.device)
     chunk = variants.rows(0, len(variants))
     mutants = mutate(block.sequence, chunk, layout.alphabet_axis, layout.position_axis, alleles)
-    draws = MCDropout(job.sites, seed=1, device=job.device)
+    draws = MCDropout(job.members[0].sites, seed=1, device=job.device)
     found = []
     with torch.inference_mode():
         for draw in range(DRAWS):
