@@ -266,11 +266,13 @@ TRACKS = ["task/0", "task/1", "task/2", "task/3", "task"]
 @pytest.mark.parametrize(
     ("shape", "labels", "axis", "names"),
     [
-        ("(10, 4)", "null", 2, TRACKS),
-        ("(4, 10)", "null", 1, TRACKS),
+        ("(60, 4)", "null", 2, TRACKS),
+        ("(4, 60)", "null", 1, TRACKS),
+        ("(10, 4)", "[a, b, c, d]", 2, [*"abcd", "task"]),
         ("(None, 4)", "null", 2, TRACKS),
         ("(2, 10)", "[a, b, c, d, e, f, g, h, i, j]", 2, [*"abcdefghij", "task"]),
-        ("(10, 1)", "null", 2, ["task"]),
+        ("(60, 1)", "null", 2, ["task"]),
+        ("(100, 60)", "null", 1, [*(f"task/{number}" for number in range(100)), "task"]),
     ],
 )
 def test_a_profile_has_a_task_for_each_track(tmp_path, shape, labels, axis, names):
@@ -278,10 +280,17 @@ def test_a_profile_has_a_task_for_each_track(tmp_path, shape, labels, axis, name
     model = load_model(str(folder), "dir")
     assert [target.name for target in model.targets()] == names
     assert all(target.profile for target in model.targets())
-    assert model.outputs({}).track_axes == (axis,)
+    assert model.outputs().track_axes == (axis,)
 
 
-@pytest.mark.parametrize("shape", ["(10, 10)", "(None, None)", "(3, 10, 4)"])
+@pytest.mark.parametrize("shape", ["(10, 4)", "(5, 12)", "(1, 4)", "(10, 10)", "(60, 60)"])
+def test_positions_and_tracks_that_cannot_be_told_apart_are_asked_for(tmp_path, shape):
+    folder = edit(write_model(tmp_path / "m", labels="null"), ("shape: (4,)", f'shape: "{shape}"'))
+    with pytest.raises(ModelError, match=r"positions and tracks, but which is which\?.*column_labels"):
+        load_model(str(folder), "dir").targets()
+
+
+@pytest.mark.parametrize("shape", ["(None, None)", "(3, 10, 4)"])
 def test_an_output_whose_tracks_cannot_be_told_is_an_error(tmp_path, shape):
     folder = edit(write_model(tmp_path / "m", labels="null"), ("shape: (4,)", f'shape: "{shape}"'))
     with pytest.raises(ModelError, match=r"or a profile, \(positions, tracks\)"):
@@ -457,6 +466,27 @@ def test_the_length_comes_from_the_dataloader_or_the_schema(tmp_path, dataloader
         model.length({"auto_resize_len": 30}, 50)
     with pytest.raises(ConfigError, match="auto_resize_len is 'sixty': needed is a number of bp"):
         model.length({"auto_resize_len": "sixty"}, None)
+
+
+INPUTS = """\
+  inputs:
+    cond: {{shape: "(4, 30)", doc: d}}
+    dna: {{shape: "(4, 60)", {marked}doc: d}}
+"""
+
+
+@pytest.mark.parametrize("marked", ["special_type: DNASeq, ", ""])
+def test_the_length_is_that_of_the_input_that_is_the_sequence(tmp_path, marked):
+    folder = write_model(tmp_path / "m", dataloader="{alphabet_axis: 0}")
+    text = (folder / "model.yaml").read_text()
+    start, end = text.index("  inputs:"), text.index("  targets:")
+    (folder / "model.yaml").write_text(text[:start] + INPUTS.format(marked=marked) + text[end:])
+    model = load_model(str(folder), "dir")
+    if marked:
+        assert model.length({}, None) == 60
+        return
+    with pytest.raises(ConfigError, match=r"cond: 30, dna: 60\): write the length as sequences.length"):
+        model.length({}, None)
 
 
 def test_a_length_that_nothing_says_is_asked_for(tmp_path):

@@ -9,13 +9,16 @@ from kipoi_deepmr.model.network import (
     InputBatch,
     SequenceNetwork,
     check_agreement,
+    float_dtype,
     lent,
+    other_inputs,
     sequence_dtype,
     to_batch,
     weights_digest,
 )
 from kipoi_deepmr.model.outputs import Outputs, Reduction
 from kipoi_deepmr.model.targets import Selection, Target, Targets, select
+from kipoi_deepmr.model.text import is_sequence
 
 __all__ = [
     "Disagreement",
@@ -31,8 +34,11 @@ __all__ = [
     "Targets",
     "check_agreement",
     "find_layout",
+    "float_dtype",
+    "is_sequence",
     "lent",
     "load_model",
+    "other_inputs",
     "select",
     "sequence_dtype",
     "to_batch",

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import re
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from kipoi_deepmr.errors import ModelError, suggestion
+from kipoi_deepmr.model.imports import is_inside, is_installed
 from kipoi_deepmr.model.keras import keras_2
 from kipoi_deepmr.model.loaded import LoadedModel, causes, reason
 
@@ -104,7 +104,7 @@ def _own_modules(folder: Path) -> Iterator[None]:
         name: sys.modules.pop(name)
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] in own
-        and not (name.startswith("__") or _installed(module) or _inside(module, folder))
+        and not (name.startswith("__") or is_installed(module) or is_inside(module, folder))
     }
     before = set(sys.modules)
     importlib.invalidate_caches()
@@ -116,28 +116,10 @@ def _own_modules(folder: Path) -> Iterator[None]:
         if path in sys.path:
             sys.path.remove(path)
         for name, module in list(sys.modules.items()):
-            if name not in before and _inside(module, folder):
+            if name not in before and is_inside(module, folder):
                 del sys.modules[name]
         for name, module in hidden.items():
             sys.modules.setdefault(name, module)
-
-
-_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
-def _files(module: Any) -> list[str]:
-    """Return where a module or namespace package lies; nothing for what is built in."""
-    file = getattr(module, "__file__", None)
-    return [file] if file else list(getattr(module, "__path__", ()))
-
-
-def _installed(module: Any) -> bool:
-    files = _files(module)
-    return not files or any(file.startswith(_LIBRARIES) or "-packages" in file for file in files)
-
-
-def _inside(module: Any, folder: Path) -> bool:
-    return any(Path(file).resolve().is_relative_to(folder.resolve()) for file in _files(module))
 
 
 @contextmanager

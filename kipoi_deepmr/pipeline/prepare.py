@@ -22,16 +22,18 @@ from kipoi_deepmr.model import (
     LoadedModel,
     Selection,
     SequenceNetwork,
+    float_dtype,
     load_model,
     select,
     to_batch,
 )
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
 from kipoi_deepmr.pipeline.drawn import during_the_run
-from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, find_sources, lent_members
+from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, lent_members
 from kipoi_deepmr.pipeline.methods import check_draws, check_methods
+from kipoi_deepmr.pipeline.sources import find_sources, read_out
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
-from kipoi_deepmr.uncertainty import DropoutSite, MCDropout
+from kipoi_deepmr.uncertainty import MCDropout
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +88,11 @@ class Job:
         """The network, or the first of an ensemble."""
         return self.members[0].network
 
-    @property
-    def sites(self) -> tuple[DropoutSite, ...]:
-        """The dropouts that run in it."""
-        return self.members[0].sites
+    def dropouts(self) -> list[str]:
+        """Return the dropouts that run in the network, or in those of an ensemble."""
+        if len(self.members) == 1:
+            return [site.describe() for site in self.members[0].sites]
+        return [f"{member.name}: {site.describe()}" for member in self.members for site in member.sites]
 
     @property
     def draws(self) -> int:
@@ -140,7 +143,7 @@ class Job:
             member.sites,
             seed=uncertainty.seed,
             device=self.device,
-            dtype=self.dtype,
+            dtype=float_dtype(member.network) or self.dtype,
             shared=uncertainty.shared_draws,
             first=number * uncertainty.draws,
         )
@@ -202,7 +205,7 @@ class Job:
             "draw_seed": config.uncertainty.seed,
             "draws": self.draws,
             "members": [member.name for member in self.members],
-            "dropout": [site.describe() for site in self.sites],
+            "dropout": self.dropouts(),
             "layout": self.network.layout.describe(),
             "device": describe_device(self.device),
             "scale": config.effects.scale,
@@ -313,12 +316,11 @@ def _windows(
 ) -> Windows:
     section = config.sequences
     peaks = selection.peaks or dict.fromkeys(selection.exposures, str(section.intervals))
-    exposures = [target.index for target in selection.exposures.values()]
-    outputs = model.outputs(selection.reductions)
+    outputs, columns = read_out(model, selection.indices, selection)
 
     def predict(candidates: Windows) -> NDArray[np.float64]:
         loader = WindowInputs(model.dataloader, args, candidates, intervals_arg=config.dataloader.intervals_arg)
-        return model.predict(loader.load(range(len(candidates))), outputs)[:, exposures].T
+        return model.predict(loader.load(range(len(candidates))), outputs)[:, columns[: len(selection.exposures)]].T
 
     return select_windows(
         {name: config.resolve(path) for name, path in peaks.items()},
