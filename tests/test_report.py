@@ -131,6 +131,20 @@ def test_the_table_holds_the_global_effects(results):
         assert cells["n"].text == str(int(one["n_sequences"]))
 
 
+def test_an_outcome_that_is_the_only_one_is_said_once_and_long_tables_are_folded(folder):
+    many = tuple(f"TF{number}" for number in range(31))
+    with open_results(write_store(folder / "many.zarr", exposures=many, sequences=5, length=12)) as tree:
+        table = global_rows(tree)
+        assert [head for head, _ in table.heads][:3] == ["exposure", "method", "estimate"]
+        assert [cell.text for cell in table.rows[0][:2]] == ["TF0", "MR-Egger"]
+        assert table.note == "The outcome is DNase."
+        page = render(tree, exposures=["TF3"])
+    assert "<details><summary>Global effects: table of 62 rows</summary>" in page
+    assert page.count("<details>") == 3
+    told = re.search(r"<dt>exposures</dt><dd>(.*?)</dd>", page, re.DOTALL)[1]
+    assert told.startswith("<details><summary>31</summary>TF0 (output 0: task of TF0); TF1")
+
+
 def test_sequences_are_ranked(results, monkeypatch):
     table = ranked_rows(results, "CTCF", "DNase", "ivw")
     heads = [head for head, _ in table.heads]
@@ -181,7 +195,7 @@ def test_negative_controls_are_shown_when_they_were_made(results, page):
 
 def test_the_run_is_told_in_words(results):
     told = summary(results)
-    assert told["exposures"] == "2: FOXA1 (output 0: task of FOXA1); CTCF (output 1: task of CTCF)"
+    assert told["exposures"] == ("FOXA1 (output 0: task of FOXA1)", "CTCF (output 1: task of CTCF)")
     assert told["sequences"].startswith("7 reference sequences of 40 bp; 6 to 7 for each exposure; 40 positions")
     assert told["draws"].startswith("30 thinned networks")
     assert told["standard errors"].startswith("posterior: the SD over draws")

@@ -56,8 +56,8 @@ def estimand(results: xr.DataTree, method: str) -> str:
     )
 
 
-def summary(results: xr.DataTree) -> dict[str, str]:
-    """Return what a reader has to know of the run before its numbers."""
+def summary(results: xr.DataTree) -> dict[str, str | tuple[str, ...]]:
+    """Return what a reader has to know of the run before its numbers; lists of names as tuples."""
     attrs, config = results.attrs, json.loads(results.attrs["config"])
     model, min_f = config["model"], config["mr"].get("min_f")
     shared = "the same for all sequences" if config["uncertainty"].get("shared_draws") else "others for each sequence"
@@ -112,12 +112,10 @@ def _others(results: xr.DataTree) -> str:
     return f" Whatever is chosen, {', '.join(others)} take the errors of the mean over draws (monte_carlo), which they need."
 
 
-def _tasks(results: xr.DataTree, dim: str) -> str:
+def _tasks(results: xr.DataTree, dim: str) -> tuple[str, ...]:
     effects = results[EFFECTS_GROUP].to_dataset()
     columns = (read(effects, name).tolist() for name in (dim, f"{dim}_task", f"{dim}_task_index"))
-    listed = [f"{name} (output {index}: {task})" for name, task, index in zip(*columns, strict=True)]
-    more = f"; and {len(listed) - 60} more" if len(listed) > 60 else ""
-    return f"{len(listed)}: " + "; ".join(listed[:60]) + more
+    return tuple(f"{name} (output {index}: {task})" for name, task, index in zip(*columns, strict=True))
 
 
 def _sequences(results: xr.DataTree) -> str:
