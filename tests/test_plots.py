@@ -16,6 +16,7 @@ from kipoi_deepmr.errors import SelectionError, StoreError
 from kipoi_deepmr.plots.canvas import BASES, decimals, fixed, spaced, span, three_digits
 from kipoi_deepmr.plots.choice import mutations, sequence_of
 from kipoi_deepmr.plots.file import KINDS, STYLE, save
+from kipoi_deepmr.plots.labels import apart
 from kipoi_deepmr.plots.logo import strongest_region
 from tests.report_store import write_store
 
@@ -309,6 +310,33 @@ def check_texts(function, *args, **kwargs):
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_no_text_lies_on_another(results, kind):
     check_texts(KINDS[kind], results, *(("FOXA1",) if kind in OF_ONE_SEQUENCE else ()))
+
+
+ALIKE = tuple(f"MCF10A-Er-Src_{factor}_EtOH_0.01pct" for factor in ("STAT3", "c-Fos", "c-Myc", "Pol2"))
+
+
+def test_names_that_are_cut_stay_apart(tmp_path):
+    assert apart(ALIKE, 22)[:2] == ["MCF10A..STAT3..0.01pct", "MCF10A..c-Fos..0.01pct"]
+    assert apart(["CTCF", "HepG2_a_factor_with_a_long_name"], 22) == ["CTCF", "HepG2_a_fa.._long_name"]
+    hard = [f"{'x' * a}{'y' * b}" for a in (30, 31) for b in (30, 31)] + ["xx..yy", "a" * 40, "a" * 41]
+    for width in (6, 22):
+        assert len(set(apart(hard, width))) == len(hard)
+    with open_results(write_store(tmp_path / "out.zarr", exposures=ALIKE, outcomes=ALIKE[::-1])) as tree:
+        for function in (plots.forest, plots.density, plots.heatmap):
+            labels = [label.get_text() for label in draw(function, tree).get_yticklabels()]
+            assert len({label.split("  ")[0] for label in labels}) == len(labels) >= 4
+        ax = draw(plots.scatter, tree, ALIKE[0], outcome=ALIKE[1])
+        assert "STAT3" in ax.get_xlabel()
+        assert "c-Fos" in ax.get_ylabel()
+
+
+@pytest.mark.parametrize("name", ["a$b$", r"$\foo$", "a_$b$_{"])
+def test_names_are_no_formulas(tmp_path, name):
+    with open_results(write_store(tmp_path / "out.zarr", exposures=(name, "CTCF"), sequences=5, length=8)) as tree:
+        for kind, function in KINDS.items():
+            ax = draw(function, tree, *((name,) if kind in OF_ONE_SEQUENCE else ()))
+            assert kind in ("funnel", "loo") or any(name in text for text in texts(ax))
+            save(tree, kind, tmp_path / "figure.svg", **({"exposure": name} if kind in OF_ONE_SEQUENCE else {}))
 
 
 LONG = tuple(f"HepG2_a factor with quite a long name_None#{number}" for number in range(1, 4))

@@ -19,15 +19,15 @@ from kipoi_deepmr.plots.canvas import (
     FloatArray,
     axes_for,
     few_ticks,
+    figure_of_a_store,
     heading,
     method_name,
     plain,
-    ratio_label,
     spaced,
     span,
 )
 from kipoi_deepmr.plots.choice import names, one_of
-from kipoi_deepmr.tables.terminal import cut
+from kipoi_deepmr.plots.labels import apart, ratio_label, short
 from kipoi_deepmr.tables.tidy import group
 
 _ROW = 0.34
@@ -36,6 +36,7 @@ _GRID = 200
 _RASTERIZED_FROM = 200
 
 
+@figure_of_a_store
 def density(
     results: xr.DataTree,
     exposure: str | Sequence[str] | None = None,
@@ -96,7 +97,8 @@ def density(
     for place, row in enumerate(shown):
         _draw(ax, place, values[row], grid, curves[row], BLUE)
         ax.plot(middle[row], place, "D", ms=5, color=VERMILLION, mec="white", zorder=5)
-    labels = [f"{cut(wanted[row], 22)}  (n = {len(values[row])})" for row in shown]
+    shortened = apart([wanted[row] for row in shown], 22)
+    labels = [f"{name}  (n = {len(values[row])})" for name, row in zip(shortened, shown, strict=True)]
     if len(values) > 1:
         mixture = sum((len(local) * curve for local, curve in zip(values, curves, strict=True)), np.zeros(_GRID))
         _draw(ax, len(shown), everything, grid, mixture, GREY)
@@ -118,7 +120,13 @@ def density(
         Line2D([], [], marker="|", ms=10, mew=2.2, color=INK, lw=0, label="median"),
         Line2D([], [], marker="D", ms=5, color=VERMILLION, lw=0, label="global effect"),
     ]
-    heading(ax, f"Local effects on {cut(outcome, 18)}, {method_name(method)}", "\n".join(notes), handles, labels=labels)
+    heading(
+        ax,
+        f"Local effects on {short(results, outcome, 18)}, {method_name(method)}",
+        "\n".join(notes),
+        handles,
+        labels=labels,
+    )
     return ax
 
 

@@ -13,19 +13,21 @@ from kipoi_deepmr.plots.canvas import (
     INK,
     axes_for,
     few_ticks,
+    figure_of_a_store,
     heading,
     method_name,
     plain,
-    ratio_label,
     span,
     style_of,
 )
 from kipoi_deepmr.plots.choice import lines_of, mutations, names, one_of, sequence_of
+from kipoi_deepmr.plots.labels import ratio_label
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
 
 
+@figure_of_a_store
 def funnel(
     results: xr.DataTree,
     exposure: str,

@@ -7,9 +7,18 @@ from matplotlib.figure import Figure
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP
-from kipoi_deepmr.plots.canvas import INK, axes_for, decimals, fixed, heading, method_name, text_width
+from kipoi_deepmr.plots.canvas import (
+    INK,
+    axes_for,
+    decimals,
+    figure_of_a_store,
+    fixed,
+    heading,
+    method_name,
+    text_width,
+)
 from kipoi_deepmr.plots.choice import one_of
-from kipoi_deepmr.tables.terminal import cut
+from kipoi_deepmr.plots.labels import apart
 from kipoi_deepmr.tables.tidy import group
 
 _CELL = 0.3
@@ -17,6 +26,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 _NUMBERS_UP_TO = 8
 
 
+@figure_of_a_store
 def heatmap(
     results: xr.DataTree, *, method: str | None = None, rows: int = 60, ax: Axes | Figure | None = None
 ) -> Axes:
@@ -59,8 +69,8 @@ def heatmap(
     estimate = table["estimate"].values
     clear = (table["ci_low"].values > 0) | (table["ci_high"].values < 0)
     written = estimate.shape[1] <= _NUMBERS_UP_TO
-    down = [cut(str(name), 22) for name in table[terms.EXPOSURE].values]
-    across = [cut(str(name), 18) for name in table[terms.OUTCOME].values]
+    down = apart([str(name) for name in table[terms.EXPOSURE].values], 22)
+    across = apart([str(name) for name in table[terms.OUTCOME].values], 18)
     beside, below = (text_width(labels, "medium") / 72 for labels in (down, across))
     width = 1.8 + beside + (0.72 if written else _CELL) * len(across)
     ax = axes_for(ax, 1.4 + 0.65 * below + _CELL * len(down), min(max(3.2, width), 14))

@@ -14,13 +14,14 @@ from kipoi_deepmr.plots.canvas import (
     SKY,
     VERMILLION,
     axes_for,
-    genome_axis,
+    figure_of_a_store,
     heading,
     method_name,
     plain,
     span,
 )
 from kipoi_deepmr.plots.choice import mutations, one_of, sequence_of
+from kipoi_deepmr.plots.labels import genome_axis
 from kipoi_deepmr.tables.tidy import group
 
 _ESTIMATORS = ("ivw", "egger")
@@ -28,6 +29,7 @@ _NAMED = 3
 _RASTERIZED_FROM = 300
 
 
+@figure_of_a_store
 def leave_one_out(
     results: xr.DataTree,
     exposure: str,

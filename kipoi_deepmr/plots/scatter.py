@@ -13,8 +13,8 @@ from kipoi_deepmr.plots.canvas import (
     INK,
     axes_for,
     decimals,
-    effect_label,
     few_ticks,
+    figure_of_a_store,
     fixed,
     heading,
     method_name,
@@ -22,11 +22,13 @@ from kipoi_deepmr.plots.canvas import (
     style_of,
 )
 from kipoi_deepmr.plots.choice import lines_of, mutations, names, one_of, sequence_of
+from kipoi_deepmr.plots.labels import effect_label
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
 
 
+@figure_of_a_store
 def scatter(
     results: xr.DataTree,
     exposure: str,
