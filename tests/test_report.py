@@ -213,6 +213,28 @@ def test_the_run_is_told_in_words(results):
     assert re.search(r"raise CTCF by 1 raise DNase by [12]\.\d+ on average", text)
 
 
+def test_an_ensemble_is_told_as_one(folder):
+    members = ["seed_a", "seed_b", "seed_c"]
+    path = write_store(folder / "ensemble.zarr", draws=1, uncertainty={"method": "ensemble", "members": members})
+    with open_results(path) as tree:
+        tree.attrs |= {"draws": 3, "members": members}
+        told, page = summary(tree), outline(render(tree, exposures=["CTCF"])).text
+        assert told["draws"] == "the 3 members of an ensemble, the same for all sequences: seed_a, seed_b, seed_c"
+        assert "how far members of the ensemble disagree" in told["standard errors"]
+        assert "MC-dropout" not in page
+        assert "thinned networks" not in page
+        assert "All sequences share the members of the ensemble" in titles(tree)
+        tree.attrs["standard_error"] = "monte_carlo"
+        assert "the error of the mean ensemble's effect alone" in summary(tree)["standard errors"]
+    uncertainty = {"method": "ensemble", "members": members, "draws": 20}
+    with open_results(write_store(folder / "both.zarr", draws=60, uncertainty=uncertainty)) as tree:
+        assert summary(tree)["draws"].startswith(
+            "60: 20 thinned networks (MC-dropout), others for each sequence, of each"
+        )
+    with open_results(write_store(folder / "shared.zarr", uncertainty={"shared_draws": True, "draws": 30})) as tree:
+        assert "All sequences share the thinned networks" in titles(tree)
+
+
 @pytest.mark.parametrize(
     ("scale", "unit"), [("logit", "raise CTCF by 1 log odds raise"), ("log", r"a factor of e .* by 1 log units raise")]
 )

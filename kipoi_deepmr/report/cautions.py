@@ -1,6 +1,5 @@
 """Warnings that matter to a reader of the numbers, in plain words."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
 from kipoi_deepmr.plots.canvas import method_name, three_digits
 from kipoi_deepmr.reading import read
+from kipoi_deepmr.report.draws import Draws
 from kipoi_deepmr.tables.tidy import in_words
 
 WEAK_F = 10.0
@@ -48,6 +48,7 @@ def cautions(results: xr.DataTree) -> list[Caution]:
         _incomplete,
         _noted,
         _draws,
+        _dependent,
         _failed,
         _weak,
         _diluted,
@@ -81,6 +82,16 @@ def _draws(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iter
             f"Few draws: {draws}",
             f"A standard error from {draws} draws is itself uncertain by about {error:.0f}%. So are F statistics, "
             "weights and intervals. The published method takes 50 draws.",
+        )
+
+
+def _dependent(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
+    shared = Draws.of(results).shared
+    if shared:
+        yield Caution(
+            f"All sequences share the {shared}",
+            "So the errors of their local effects depend on each other, while the meta-analysis takes them as independent: "
+            "the intervals of the global effects are too narrow.",
         )
 
 
@@ -123,20 +134,19 @@ def _weak(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Itera
             lines.append((middle, f"{name}: median F {three_digits(middle)}, {count}"))
     if not lines:
         return
-    shared = json.loads(results.attrs["config"])["uncertainty"].get("shared_draws")
-    bias = "the correlation of the errors" if shared else "zero"
     kind = str(results.attrs["standard_error"])
     meaning = (
-        " Standard errors are posterior SDs here: a low F says that thinned networks disagree on the effects of most "
-        "mutations, and does not rise with more draws."
+        f" Standard errors are posterior SDs here: a low F says that {Draws.of(results).networks} disagree on the effects "
+        "of most mutations, and does not rise with more draws."
         if kind == "posterior"
         else " More draws raise F."
     )
     yield Caution(
         f"Weak instruments: mean F below {WEAK_F:g} for {len(lines)} of {len(strength)} exposures",
-        f"F is (effect / SE)² of the exposure, averaged over the mutations of a sequence. Most mutations of a sequence do "
-        f"nothing, so a low mean is common; what IVW feels is that their errors pull it towards {bias}. Compare with "
-        f"`mr --min_f 10`, or with estimators made for weak instruments.{meaning}",
+        "F is (effect / SE)² of the exposure, averaged over the mutations of a sequence. Most mutations of a sequence do "
+        "nothing, so a low mean is common; what IVW feels is that their errors pull it towards the slope of the outcome's "
+        "errors on the exposure's, which come from the same draws. Compare with `mr --min_f 10`, or with estimators made "
+        f"for weak instruments.{meaning}",
         _shortened([line for _, line in sorted(lines)]),
     )
 

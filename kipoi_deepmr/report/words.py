@@ -10,6 +10,7 @@ from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP
 from kipoi_deepmr.plots.canvas import method_name, three_digits
 from kipoi_deepmr.plots.choice import names
 from kipoi_deepmr.reading import read
+from kipoi_deepmr.report.draws import Draws
 
 _UNITS = {
     "identity": "one unit of the model's own output",
@@ -20,16 +21,6 @@ _SCALES = {
     "identity": "identity: the model's own output",
     "logit": "logit: log odds of the model's probability",
     "log": "natural logarithm of the model's output",
-}
-ERRORS = {
-    "posterior": (
-        "posterior: the SD over draws of a mutation's effect, that is how far thinned networks disagree. It does not "
-        "shrink with more draws."
-    ),
-    "monte_carlo": (
-        "monte_carlo: SD over draws / sqrt(draws), the error of the mean network's effect alone. It shrinks with more "
-        "draws and says nothing on how far thinned networks disagree."
-    ),
 }
 
 
@@ -60,15 +51,15 @@ def summary(results: xr.DataTree) -> dict[str, str | tuple[str, ...]]:
     """Return what a reader has to know of the run before its numbers; lists of names as tuples."""
     attrs, config = results.attrs, json.loads(results.attrs["config"])
     model, min_f = config["model"], config["mr"].get("min_f")
-    shared = "the same for all sequences" if config["uncertainty"].get("shared_draws") else "others for each sequence"
+    draws = Draws.of(results)
     return {
         "model": f"{model['name']} (Kipoi source: {model['source']})",
         "exposures": _tasks(results, terms.EXPOSURE),
         "outcomes": _tasks(results, terms.OUTCOME),
         "sequences": _sequences(results),
-        "draws": f"{attrs['draws']} thinned networks (MC-dropout), {shared}",
+        "draws": draws.text,
         "scale of effects": _SCALES[str(attrs["scale"])],
-        "standard errors": ERRORS[str(attrs["standard_error"])] + _others(results),
+        "standard errors": draws.errors(str(attrs["standard_error"])) + _others(results),
         "instruments": f"mutations with F = (effect / SE)² of at least {min_f:g}"
         if min_f
         else "all mutations whose effects have a standard error",
