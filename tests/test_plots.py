@@ -312,6 +312,32 @@ def test_no_text_lies_on_another(results, kind):
     check_texts(KINDS[kind], results, *(("FOXA1",) if kind in OF_ONE_SEQUENCE else ()))
 
 
+def test_an_estimate_far_out_does_not_press_the_funnel_together(results):
+    near = draw(plots.funnel, results, "FOXA1")
+    tree = results.copy()
+    local = tree["local"].to_dataset().load()
+    local["estimate"].loc[{"method": "egger"}] = -300.0
+    tree["local"] = type(tree)(local)
+    far = draw(plots.funnel, tree, "FOXA1")
+    assert far.get_xlim() == pytest.approx(near.get_xlim(), rel=0.3)
+    assert any("beyond the axis: MR-Egger −300" in " ".join(text.split()) for text in texts(far))  # noqa: RUF001
+    assert [text.get_text() for text in far.get_legend().get_texts()] == ["IVW"]
+
+
+def test_estimators_without_a_line_in_the_plane_get_none(tmp_path):
+    methods = ["egger", "radial_egger", "multivariable_ivw"]
+    with open_results(write_store(tmp_path / "out.zarr", mr={"methods": methods})) as tree:
+        for function, expected in ((plots.scatter, 1), (plots.funnel, 2)):
+            ax = draw(function, tree, "CTCF")
+            assert len(ax.get_legend().get_texts()) == expected
+            assert any(f"{expected} of 3 estimators" in text for text in texts(ax))
+            ax = draw(function, tree, "CTCF", method="multivariable_ivw")
+            assert ax.get_legend() is None
+            assert any("the estimator has no line here" in " ".join(text.split()) for text in texts(ax))
+        ax = draw(plots.scatter, tree, "CTCF", method="radial_egger")
+        assert not [line for line in ax.lines if hasattr(line, "get_slope")]
+
+
 ALIKE = tuple(f"MCF10A-Er-Src_{factor}_EtOH_0.01pct" for factor in ("STAT3", "c-Fos", "c-Myc", "Pol2"))
 
 
