@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 # Okabe and Ito (2008): told apart with every common form of colour blindness, and by lightness in print.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-INK, GREY, PALE = "#333333", "#7A7A7A", "#E4E4E4"
+INK, GREY, PALE = "#333333", "#6B6B6B", "#E4E4E4"
 BASES = {"A": GREEN, "C": BLUE, "G": ORANGE, "T": VERMILLION}
 
 WIDTH = 4.7
@@ -111,7 +111,7 @@ def heading(
     lines = [line for part in note.split("\n") for line in textwrap.wrap(part, max(20, int(room / (0.56 * letter))))]
     bold = 0.68 * FontProperties(size="medium").get_size_in_points()
     ax.set_title(
-        textwrap.fill(text, max(16, int(room / bold))),
+        textwrap.fill(text, max(16, int(room / bold)), break_on_hyphens=False),
         loc="left",
         fontsize="medium",
         fontweight="bold",

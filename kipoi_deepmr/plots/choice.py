@@ -50,6 +50,22 @@ def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
     return wanted
 
 
+def exposures_of(results: xr.DataTree, wanted: str | Sequence[str] | None) -> list[str]:
+    """Return the exposures that were asked for; None takes all.
+
+    Raises
+    ------
+    SelectionError
+        If the store lacks one, or none is named.
+    """
+    if wanted is None:
+        return names(results, terms.EXPOSURE)
+    some = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not some:
+        raise SelectionError("the list of exposures is empty: name some, or leave it out to draw all")
+    return [one_of(results, terms.EXPOSURE, name) for name in some]
+
+
 def lines_of(results: xr.DataTree, method: str | None, without: tuple[str, ...]) -> tuple[list[str], str]:
     """Return the estimators whose lines a figure of one sequence draws: one, or as many as can be told apart.
 

@@ -61,11 +61,13 @@ def save(results: xr.DataTree, kind: str, output: str | Path, *, dpi: int = 200,
     StoreError
         If the store has no estimates, or not yet the effects of the sequence.
     OutputError
-        If the file cannot be written, or its name says no format.
+        If the file cannot be written, its name says no format, or it would have no dots.
     """
     path = Path(output).expanduser()
     if path.suffix.lower() not in _FORMATS:
         raise OutputError(f"{path}: the name says no format; choose {', '.join(_FORMATS)}")
+    if dpi < 1:
+        raise OutputError(f"dpi is {dpi}: a figure has at least 1 dot per inch; 200 is usual")
     draw = KINDS[kind]
     known = inspect.signature(draw).parameters
     foreign = [name for name in chosen if name not in known]

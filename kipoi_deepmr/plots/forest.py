@@ -30,7 +30,7 @@ from kipoi_deepmr.plots.canvas import (
     span,
     text_width,
 )
-from kipoi_deepmr.plots.choice import local_effects, names, one_of
+from kipoi_deepmr.plots.choice import exposures_of, local_effects, one_of
 from kipoi_deepmr.plots.labels import apart, ratio_label, short
 from kipoi_deepmr.tables.tidy import group
 
@@ -81,8 +81,7 @@ def forest(
     outcome, method = one_of(results, terms.OUTCOME, outcome), one_of(results, terms.METHOD, method)
     if isinstance(exposure, str):
         return _local(results, one_of(results, terms.EXPOSURE, exposure), outcome, method, rows, ax)
-    wanted = names(results, terms.EXPOSURE) if exposure is None else exposure
-    return _global(results, [one_of(results, terms.EXPOSURE, name) for name in wanted], outcome, method, rows, ax)
+    return _global(results, exposures_of(results, exposure), outcome, method, rows, ax)
 
 
 def _global(

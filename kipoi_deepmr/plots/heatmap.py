@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -9,6 +10,7 @@ from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP
 from kipoi_deepmr.plots.canvas import (
     INK,
+    PALE,
     axes_for,
     decimals,
     figure_of_a_store,
@@ -33,7 +35,7 @@ def heatmap(
     """Draw the global effects as colours, exposures down and outcomes across.
 
     Numbers stand in the cells of up to eight outcomes; a dot marks an interval that does not hold 0; a cell without an
-    estimate is crossed.
+    estimate is grey and crossed.
 
     Parameters
     ----------
@@ -76,10 +78,17 @@ def heatmap(
     ax = axes_for(ax, 1.4 + 0.65 * below + _CELL * len(down), min(max(3.2, width), 14))
     finite = np.abs(estimate[np.isfinite(estimate)])
     top = min(finite.max(), 2.5 * np.percentile(finite, 90)) if finite.any() else 1.0
-    image = ax.pcolormesh(estimate, cmap="PuOr_r", vmin=-top, vmax=top, edgecolors="white", linewidth=0.8)
+    image = ax.pcolormesh(
+        estimate,
+        cmap=colormaps["PuOr_r"].with_extremes(bad=PALE),
+        vmin=-top,
+        vmax=top,
+        edgecolors="white",
+        linewidth=0.8,
+    )
     digits = decimals((table["ci_high"] - table["ci_low"]).values / 2)
     for (row, column), value in np.ndenumerate(estimate):
-        dark = np.dot(image.to_rgba(value)[:3], _LUMINANCE) < 0.5
+        dark = np.isfinite(value) and np.dot(image.to_rgba(value)[:3], _LUMINANCE) < 0.5
         mark = "×" if not np.isfinite(value) else f"{fixed(value, min(digits, 2))}" if written else ""  # noqa: RUF001
         mark += (" •" if written else "•") if clear[row, column] else ""
         ax.text(

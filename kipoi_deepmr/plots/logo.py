@@ -80,6 +80,8 @@ def logo(
         import logomaker
     except ModuleNotFoundError as error:
         raise DependencyError("logos need logomaker: pip install 'kipoi_deepmr[plots]'") from error
+    if width < 1:
+        raise SelectionError(f"width is {width}: a logo has at least 1 position")
     found, sequence, task = _choose(results, exposure, outcome, sequence, of)
     coordinate, height = found.coordinate, _fall(found, of)
     first, last = region or strongest_region(found, width)
