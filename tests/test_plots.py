@@ -18,6 +18,7 @@ from kipoi_deepmr.plots.choice import mutations, sequence_of
 from kipoi_deepmr.plots.file import KINDS, STYLE, save
 from kipoi_deepmr.plots.labels import apart
 from kipoi_deepmr.plots.logo import strongest_region
+from kipoi_deepmr.report.figures import inline_svg
 from tests.report_store import write_store
 
 OF_ONE_SEQUENCE = ("scatter", "funnel", "loo", "logo", "profile")
@@ -318,6 +319,16 @@ def test_no_text_lies_on_another(results, kind):
 def test_dots_of_no_size_are_refused(results, tmp_path):
     with pytest.raises(OutputError, match="at least 1 dot per inch"):
         save(results, "forest", tmp_path / "forest.png", dpi=0)
+
+
+def test_letters_that_the_font_lacks_are_told_once(tmp_path):
+    name = "因子一"
+    with open_results(write_store(tmp_path / "out.zarr", exposures=(name,), sequences=5, length=8)) as tree:
+        with pytest.warns(UserWarning, match="the font of the figures lacks 一 因 子") as caught:
+            save(tree, "forest", tmp_path / "forest.png")
+        assert len(caught) == 1
+        svg = inline_svg(lambda ax: plots.forest(tree, ax=ax), "forest", "f")
+    assert name in svg
 
 
 def altered(results, group, change):

@@ -292,6 +292,25 @@ def test_one_significant_intercept_in_many_is_chance(results):
     assert not any("pleiotropy" in title for title in titles(sound))
 
 
+def test_an_excess_that_many_pairs_have_by_chance_is_none(folder):
+    many = tuple(f"TF{number}" for number in range(12))
+    with open_results(write_store(folder / "pairs.zarr", exposures=many, sequences=6, length=12)) as tree:
+
+        def two_of_six(values):
+            values = values * 0 + 0.5
+            values[{"exposure": 0, "sequence": slice(0, 2)}] = 0.04
+            return values
+
+        assert not any("pleiotropy" in title for title in titles(changed(tree, "local", intercept_pvalue=two_of_six)))
+        assert any("pleiotropy" in title for title in titles(changed(tree, "local", intercept_pvalue=0.04)))
+
+
+def test_one_is_no_plural(folder):
+    with open_results(write_store(folder / "one.zarr", exposures=("FOXA1",), sequences=1, length=12)) as tree:
+        assert "Few sequences for 1 exposure" in titles(tree)
+        assert summary(tree)["sequences"].startswith("1 reference sequence of 12 bp")
+
+
 def test_failed_fits_are_counted_with_their_reasons(results):
     def fail(status):
         status[{"method": 0, "sequence": 0, "outcome": 0}] = 1
@@ -345,8 +364,10 @@ def test_the_selection_is_stated(results, monkeypatch):
 def test_errors_say_what_to_do(results, tmp_path):
     with pytest.raises(OutputError, match=r"name it report\.html"):
         write_report(results, tmp_path / "report.pdf")
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        write_report(results, tmp_path / "no such folder" / "report.html", exposures=["CTCF"])
+        write_report(results, tmp_path / "file" / "report.html", exposures=["CTCF"])
+    (tmp_path / "file").unlink()
     with pytest.raises(SelectionError, match="no exposure 'ctcf'"):
         write_report(results, tmp_path / "report.html", exposures=["ctcf"])
     with pytest.raises(StoreError, match="does not exist"):
@@ -381,11 +402,15 @@ def test_the_commands_write_report_and_figures(folder, results, tmp_path, capsys
         assert cli.main(["plot", store, "--kind", kind, *exposure, "-o", str(output)]) == 0
         assert output.read_text(encoding="utf-8").startswith("<?xml")
     capsys.readouterr()
+    assert cli.main(["plot", store, "--kind", "forest", "-o", str(tmp_path / "new" / "folder" / "x.svg")]) == 0
+    assert cli.main(["report", store, "-o", str(tmp_path / "other" / "r.html"), "--exposures", "CTCF"]) == 0
+    assert (tmp_path / "other" / "r.html").exists()
+    capsys.readouterr()
     for arguments, message in (
         (["--kind", "scatter", "-o", "x.svg"], "say which, with --exposure"),
         (["--kind", "heatmap", "--exposure", "CTCF", "-o", "x.svg"], "a heatmap has no choice of exposure"),
         (["--kind", "forest", "-o", "x.gif"], r"choose .svg, .png, .pdf"),
-        (["--kind", "forest", "-o", str(tmp_path / "none" / "x.svg")], "cannot be written"),
+        (["--kind", "forest", "-o", str(tmp_path / "r.html" / "x.svg")], "cannot be written"),
     ):
         assert cli.main(["plot", store, *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -13,6 +13,7 @@ from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
 from kipoi_deepmr.plots.canvas import method_name, three_digits
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.report.draws import Draws
+from kipoi_deepmr.report.words import counted
 from kipoi_deepmr.tables.tidy import in_words
 
 WEAK_F = 10.0
@@ -20,6 +21,7 @@ DILUTED = 0.9
 FEW_DRAWS = 20
 FEW_SEQUENCES = 5
 _LISTED = 8
+_CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Ite
                 counts[method_name(str(method)), reason.replace("_", " ")] = int(count)
     if counts:
         yield Caution(
-            f"{sum(counts.values())} local estimates could not be made",
+            f"{counted(sum(counts.values()), 'local estimate')} could not be made",
             "They are left out of the global effects.",
             tuple(f"{method}: {count}, {reason}" for (method, reason), count in counts.items()),
         )
@@ -119,7 +121,9 @@ def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Ite
             f"{_pair(table, index)}, {method_name(str(table[terms.METHOD].values[index[2]]))}: {reason.replace('_', ' ')}"
             for index, reason in zip(missing, reasons, strict=True)
         ]
-        yield Caution(f"{len(missing)} global effects could not be made", "The table shows a dash.", _shortened(lines))
+        yield Caution(
+            f"{counted(len(missing), 'global effect')} could not be made", "The table shows a dash.", _shortened(lines)
+        )
 
 
 def _weak(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
@@ -180,14 +184,15 @@ def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) ->
         for pair, values in pairs:
             hits = int((values < alpha).sum())
             excess = float(binom.sf(hits - 1, len(values), alpha))
-            if excess < 0.05:
+            if excess * len(pairs) < _CHANCE:
                 lines.append((excess, f"{pair}: p < {alpha:.3g} in {hits} of {len(values)} sequences"))
         if lines:
             yield Caution(
                 f"Directional pleiotropy: {method_name(method)}'s intercept differs from 0 more often than by chance "
                 f"for {len(lines)} of {len(pairs)} pairs",
                 f"Mutations of these sequences change the outcome on average also where they do not change the exposure, "
-                f"so IVW is biased in them. By chance {100 * alpha:.3g}% of the intercepts would have p < {alpha:.3g}. "
+                f"so IVW is biased in them. By chance {100 * alpha:.3g}% of the intercepts would have p < {alpha:.3g}; pairs "
+                f"with more are listed at {100 * _CHANCE:.3g}% for all {len(pairs)} together (Bonferroni). "
                 "Compare IVW with MR-Egger and look at the scatter plots: the bases may belong to another factor's motif.",
                 _shortened([line for _, line in sorted(lines)]),
             )
@@ -205,7 +210,7 @@ def _heterogeneous(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset)
     ]
     if lines:
         yield Caution(
-            f"The sign of the effect may differ between sequences: {len(lines)} global effects",
+            f"The sign of the effect may differ between sequences: {counted(len(lines), 'global effect')}",
             "The confidence interval of the mean effect excludes 0, but the prediction interval of a new sequence's effect "
             "holds it.",
             _shortened(lines),
@@ -221,7 +226,7 @@ def _sequences(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> 
     ]
     if few:
         yield Caution(
-            f"Few sequences for {len(few)} exposures",
+            f"Few sequences for {counted(len(few), 'exposure')}",
             f"With fewer than {FEW_SEQUENCES} sequences tau² can hardly be estimated: intervals are too narrow or too wide.",
             _shortened(few),
         )

@@ -119,7 +119,7 @@ def _sequences(results: xr.DataTree) -> str:
     done = "" if completed.all() else f", {int(completed.sum())} of them computed"
     positions = effects.sizes[terms.POSITION]
     return (
-        f"{len(completed)} reference sequences of {lengths} bp{done}; {each} for each exposure; {positions} positions "
+        f"{counted(len(completed), 'reference sequence')} of {lengths} bp{done}; {each} for each exposure; {positions} positions "
         f"mutated to every other base: up to {3 * positions:,} mutations each"
     )
 
@@ -133,3 +133,8 @@ def _meta(results: xr.DataTree) -> str:
 
 def _versions(text: str) -> list[str]:
     return [f"{name} {version}" for name, version in json.loads(text).items()]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, one or several."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
