@@ -38,6 +38,7 @@ class Draws:
             text = f"{results.attrs['draws']} thinned networks (MC-dropout), {count}"
             return cls(text, "thinned networks", "network", "thinned networks" if shared else "")
         members = [str(name) for name in np.atleast_1d(results.attrs.get("members", [])).tolist()]
+        members = members or [str(member["name"]) for member in uncertainty.get("members") or []]
         each = int(uncertainty["draws"])
         number = len(members) or int(results.attrs["draws"]) // each
         listed = f": {', '.join(members)}" if members else ""
