@@ -115,7 +115,11 @@ LOCAL: Mapping[str, Term] = {
     "ci_low": Term(_LOCAL_METHOD, "lower end of the confidence interval of estimate", "ratio"),
     "ci_high": Term(_LOCAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
     "pvalue": Term(_LOCAL_METHOD, "two-sided p-value of estimate = 0"),
-    "intercept": Term(_LOCAL_METHOD, "MR-Egger intercept: mean pleiotropic effect of a mutation", "outcome"),
+    "intercept": Term(
+        _LOCAL_METHOD,
+        "MR-Egger intercept: mean pleiotropic effect of a mutation; of radial MR-Egger in standard errors of the outcome",
+        "outcome",
+    ),
     "intercept_se": Term(_LOCAL_METHOD, "standard error of intercept", "outcome"),
     "intercept_pvalue": Term(_LOCAL_METHOD, "two-sided p-value of intercept = 0"),
     "q": Term(_LOCAL_METHOD, "heterogeneity of the instruments: Cochran's Q (IVW), Ruecker's Q' (MR-Egger)"),
