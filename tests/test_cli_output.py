@@ -62,28 +62,6 @@ def test_run_and_mr_print_the_global_table_as_json(project, capsys):
     assert {row["status"] for row in rows} == {"ok"}
 
 
-def test_json_and_the_table_hold_both_directions_and_controls(project, capsys):
-    text = open("config.yaml").read()
-    extra = "mr: {methods: [ivw, cross_fitted_ivw], bidirectional: true}\n"
-    text = text.replace("draws: 4", "draws: 12")
-    open("config.yaml", "w").write(text + extra + "controls: {shuffled_sequence: 1, permuted_exposure: 3}\n")
-    rows = json.loads(json_of(["run", "config.yaml", "-o", "all.zarr", "--device", "cpu"], capsys))
-    kinds = [(None, "forward"), (None, "reverse"), ("shuffled_sequence", "forward"), ("shuffled_sequence", "reverse")]
-    assert list(dict.fromkeys((row["control"], row["direction"]) for row in rows)) == kinds
-    with open_results("all.zarr") as results:
-        for control, direction in kinds:
-            tree = results["controls"] if control else results
-            tree = tree["reverse"] if direction == "reverse" else tree
-            found = [row["estimate"] for row in rows if (row["control"], row["direction"]) == (control, direction)]
-            expected = global_table(tree)["estimate"]
-            assert found == expected.astype(object).where(expected.notna(), None).tolist()
-    assert cli.main(["mr", "all.zarr", "-q"]) == 0
-    shown = capsys.readouterr().out
-    assert "In reverse: effect of the outcome" in shown
-    assert "Control: the same in shuffled sequences" in shown
-    assert "cross_fitted_ivw: not permuted, since they take every draw" in shown
-
-
 def test_json_has_null_where_there_is_no_estimate(tmp_path, capsys):
     rows = json.loads(
         json_of(["mr", str(write_store(tmp_path)), "--min_f", "1e12"], capsys), parse_constant=lambda word: word

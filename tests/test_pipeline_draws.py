@@ -164,21 +164,6 @@ def test_methods_that_nobody_named_and_that_miss_their_draws_are_left_out_with_a
     assert "left out: cross_fitted_ivw, equal" in caplog.text
     with pytest.raises(StoreError, match="needs the effects of every draw"):
         re_estimate(folder / "used.zarr", mr={"min_f": 1.0, "methods": ["cross_fitted_ivw"]})
-    again = re_estimate(folder / "used.zarr", mr={"min_f": SETTINGS["mr"].get("min_f", 0.0)})
-    assert {"cross_fitted_ivw", "equal"} < set(again["local"]["method"].values)
-
-
-def test_a_direction_without_draws_is_blank_and_the_other_stays(tmp_path, caplog):
-    go(tmp_path, "out.zarr", {"mr": {"methods": ["ivw", "cross_fitted_ivw"], "bidirectional": False}})
-    results = re_estimate(tmp_path / "out.zarr", mr={"bidirectional": True})
-    one = {"method": "cross_fitted_ivw"}
-    bound = results["effects"]["bound"].values
-    assert np.isfinite(results["local"]["estimate"].sel(one).values[:, 0][bound]).any()
-    reverse = results["reverse/local"].to_dataset()
-    assert np.isnan(reverse["estimate"].sel(one)).all()
-    assert (reverse["status"].sel(one) == -1).all()
-    assert np.isfinite(reverse["estimate"].sel({"method": "ivw"}).values[:, 0][bound]).any()
-    assert "left out in reverse: cross_fitted_ivw" in caplog.text
 
 
 @pytest.mark.parametrize(

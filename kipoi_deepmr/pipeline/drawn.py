@@ -99,11 +99,11 @@ class DrawnEstimates:
     effects: xr.Dataset
     stored: xr.Dataset | None
 
-    def has(self, method: Method, section: MRSection, *, reverse: bool = False) -> bool:
-        """Tell whether a method can be estimated in a direction: it needs no draws, or they or its estimates are there."""
+    def has(self, method: Method, section: MRSection) -> bool:
+        """Tell whether a method can be estimated in all directions: it needs no draws, or they or its estimates are there."""
         if not needs_draws(method) or "exposure_draws" in self.effects:
             return True
-        return self._number(method, section, reverse) is not None
+        return self._number(method, section, section.bidirectional) is not None
 
     def of(
         self,
@@ -136,7 +136,7 @@ class DrawnEstimates:
             return self._made(method, section, exposure, sequences, reverse)
         number = self._number(method, section, reverse)
         if self.stored is None or number is None:
-            raise self.missing(method, section, reverse=reverse)
+            raise self._missing(method, section, reverse)
         one = {terms.DIRECTION: int(reverse), terms.EXPOSURE: exposure, terms.SEQUENCE: sequences, terms.METHOD: number}
         with explained(Path(self.effects.encoding["source"]), "read"):
             return {name: self.stored[name].isel(one).values for name in _VARIABLES}
@@ -168,8 +168,7 @@ class DrawnEstimates:
         same = (made.min_f, made.alpha) == (section.min_f, section.alpha) and made.bidirectional >= reverse
         return made.methods.index(method) if same and method in made.methods else None
 
-    def missing(self, method: Method, section: MRSection, *, reverse: bool = False) -> StoreError:
-        """Return the error for a method that cannot be estimated, with what the store has."""
+    def _missing(self, method: Method, section: MRSection, reverse: bool) -> StoreError:
         made = "no estimates from draws"
         if self.stored is not None:
             settings = json.loads(self.stored.attrs["settings"])

@@ -61,11 +61,7 @@ def estimate_store(path: Path, config: Config, *, progress: bool = False) -> Non
                 "for example 10",
                 ", ".join(weak),
             )
-        drawn = _drawn(tree, effects)
-        for method in config.mr.methods:
-            if not drawn.has(method, config.mr):
-                raise drawn.missing(method, config.mr)
-        groups = _both_directions(effects, drawn, config, progress)
+        groups = _both_directions(effects, _drawn(tree, effects), config, progress)
         if CONTROLS_GROUP in tree.children:
             shuffled = read_effects(path, tree, f"{CONTROLS_GROUP}/{EFFECTS_GROUP}")
             if not shuffled["completed"].values.all():
@@ -79,20 +75,18 @@ def estimate_store(path: Path, config: Config, *, progress: bool = False) -> Non
 def without_missing_draws(path: Path, tree: xr.DataTree, config: Config) -> Config:
     """Return the settings without the methods whose draws a store does not have, with a warning that names them."""
     drawn = _drawn(tree, read_effects(path, tree))
-    for reverse in (False, True)[: 1 + config.mr.bidirectional]:
-        missing = [method.name for method in config.mr.methods if not drawn.has(method, config.mr, reverse=reverse)]
-        if missing:
-            logger.warning(
-                "left out%s: %s, which need the effects of every draw; the store has neither these (effects: {keep_draws: "
-                "true}) nor estimates%s with min_f: %g and alpha: %g",
-                " in reverse" * reverse,
-                ", ".join(missing),
-                " in reverse" * reverse,
-                config.mr.min_f,
-                config.mr.alpha,
-            )
-    left = [method for method in config.mr.methods if drawn.has(method, config.mr)]
-    return config.model_copy(update={"mr": config.mr.model_copy(update={"methods": left})}) if left else config
+    missing = [method for method in config.mr.methods if not drawn.has(method, config.mr)]
+    left = [method for method in config.mr.methods if method not in missing]
+    if not missing or not left:
+        return config
+    logger.warning(
+        "left out: %s, which need the effects of every draw; the store has neither these (effects: {keep_draws: true}) "
+        "nor estimates with min_f: %g and alpha: %g",
+        ", ".join(method.name for method in missing),
+        config.mr.min_f,
+        config.mr.alpha,
+    )
+    return config.model_copy(update={"mr": config.mr.model_copy(update={"methods": left})})
 
 
 def _drawn(tree: xr.DataTree, effects: xr.Dataset) -> DrawnEstimates:

@@ -57,12 +57,10 @@ def local_estimates(
         for name, array in {**describe(chosen), **fit(chosen, section, values, progress)}.items():
             values[name][summary.exposure][:, summary.sequences] = array
         for index, method in enumerate(section.methods):
-            # Where a direction, or the controls, has no draws the method stays blank there.
-            if needs_draws(method) and drawn.has(method, section, reverse=reverse):
+            if needs_draws(method):
                 found = drawn.of(method, section, summary.exposure, summary.sequences, reverse=reverse)
                 for name, array in found.items():
                     values[name][summary.exposure][:, summary.sequences, index] = array
-            if needs_draws(method):
                 progress(len(summary.sequences))
     coords = {name: effects[name] for name in (*terms.LOCAL_DIMS, "bound", "chrom", "start", "end", "strand")}
     names = [method.name for method in section.methods]

@@ -126,12 +126,10 @@ def re_estimate(
     config = parse_config(settings, path.parent, "the request")
     check_methods(config.mr)
     check_draws(config, members)
-    possible = config
     if "methods" not in (mr or {}):
         with open_results(path) as tree:
-            possible = without_missing_draws(path, tree, config)
-    estimate_store(path, possible, progress=progress)
-    # The methods that were asked for: with the settings of the run those left out now are there again.
+            config = without_missing_draws(path, tree, config)
+    estimate_store(path, config, progress=progress)
     Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
 

@@ -4,22 +4,12 @@ import pandas as pd
 import xarray as xr
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import GLOBAL_GROUP
-from kipoi_deepmr.tables.tidy import global_table, parts
+from kipoi_deepmr.cube import CONTROLS_GROUP, GLOBAL_GROUP, REVERSE_GROUP
+from kipoi_deepmr.tables.tidy import global_table, group
 
 _TERMINAL_ROWS = 200
 _TERMINAL_COLUMNS = 100
 _OF_THE_MEAN = "*"
-# By whether it is a control, and whether it is in reverse.
-_TITLES = {
-    (
-        False,
-        False,
-    ): "Global model-implied effects: outcome per exposure on the {scale} scale,\n{errors} standard errors",
-    (False, True): "In reverse: effect of the outcome on the exposure, exposure per outcome",
-    (True, False): "Control: the same in shuffled sequences",
-    (True, True): "Control in reverse",
-}
 
 
 def terminal_table(results: xr.DataTree) -> str:
@@ -35,21 +25,27 @@ def terminal_table(results: xr.DataTree) -> str:
     StoreError
         If the store has no estimates yet.
     """
-    found = parts(results)
+    group(results, GLOBAL_GROUP)
     scale, errors = results.attrs["scale"], results.attrs["standard_error"]
-    lines: list[str] = []
-    for where, control, way in found:
-        title = _TITLES[control is not None, way == terms.DIRECTIONS[1]]
-        lines += [*([""] if lines else []), title.format(scale=scale, errors=errors), _rows(where, errors)]
-    text = "\n".join(lines)
+    parts = [
+        f"Global model-implied effects: outcome per exposure on the {scale} scale,\n{errors} standard errors",
+        _rows(results, errors),
+    ]
+    for title, path in (
+        ("In reverse: effect of the outcome on the exposure, exposure per outcome", REVERSE_GROUP),
+        ("Control: the same in shuffled sequences", CONTROLS_GROUP),
+        ("Control in reverse", f"{CONTROLS_GROUP}/{REVERSE_GROUP}"),
+    ):
+        if path in results.groups or f"/{path}" in results.groups:
+            found = results[path]
+            if isinstance(found, xr.DataTree) and GLOBAL_GROUP in found.children:
+                parts += ["", title, _rows(found, errors)]
+    text = "\n".join(parts)
     notes = []
     if "p perm" in text:
         notes.append(
             "p perm: share of permutations of the exposure effects that are as many standard errors away from 0"
         )
-        missing = _never_permuted(results)
-        if missing:
-            notes.append(f"{', '.join(missing)}: not permuted, since they take every draw")
     if f"{_OF_THE_MEAN} " in text:
         notes.append(f"{_OF_THE_MEAN} standard errors of the mean over draws (Monte Carlo), which the method needs")
     return "\n".join([text, *notes])
@@ -84,13 +80,6 @@ def _rows(results: xr.DataTree, errors: str) -> str:
         names = _short(columns_of_names, left - 2)
     text = pd.concat([*names, numbers], axis=1).to_string(index=False)
     return f"{above}{text}\n... and {others} rows more" if others > 0 else above + text
-
-
-def _never_permuted(results: xr.DataTree) -> list[str]:
-    """Return the methods that have estimates, but none of permuted effects."""
-    table = global_table(results)
-    known = table[table["estimate"].notna()].groupby("method", sort=False)["permuted_pvalue"].count()
-    return [str(name) for name in known.index[known == 0]]
 
 
 def _methods(table: pd.DataFrame, errors: str) -> pd.Series:

@@ -8,10 +8,8 @@ import pandas as pd
 import xarray as xr
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import CONTROLS_GROUP, GLOBAL_GROUP, LOCAL_GROUP, REVERSE_GROUP
+from kipoi_deepmr.cube import GLOBAL_GROUP, LOCAL_GROUP, REVERSE_GROUP
 from kipoi_deepmr.errors import StoreError
-
-_SHUFFLED = "shuffled_sequence"
 
 
 def global_table(results: xr.DataTree) -> pd.DataFrame:
@@ -58,52 +56,24 @@ def local_table(results: xr.DataTree) -> pd.DataFrame:
 
 
 def global_records(results: xr.DataTree) -> list[dict[str, Any]]:
-    """Return all global effects as records for JSON: rows of `global_table`, with null for NaN and `status` in words.
+    """Return the global effects as records for JSON: those of `global_table`, with null for NaN and `status` in words.
 
     Parameters
     ----------
     results
         An open store.
 
-    Returns
-    -------
-    list of dict
-        Besides the columns of `global_table` each has `direction` (``forward``: the outcome per exposure, or ``reverse``)
-        and `control` (null, or ``shuffled_sequence``).
-
     Raises
     ------
     StoreError
         If the store has no estimates yet.
     """
-    records = []
-    for where, control, way in parts(results):
-        table = global_table(where)
-        table["status"] = in_words(table["status"], group(where, GLOBAL_GROUP)["status"])
-        # JSON has neither NaN nor infinity.
-        finite = table.replace([np.inf, -np.inf], np.nan).astype(object)
-        rows = finite.where(finite.notna(), None).to_dict("records")
-        said = {terms.DIRECTION: way, "control": control}
-        records += [{**said, **{str(name): value for name, value in row.items()}} for row in rows]
-    return records
-
-
-def parts(results: xr.DataTree) -> list[tuple[xr.DataTree, str | None, str]]:
-    """Return all estimates of a store: where they are, which negative control it is if one, and the direction.
-
-    Raises
-    ------
-    StoreError
-        If the store has no estimates yet.
-    """
-    group(results, GLOBAL_GROUP)
-    forward, reverse = terms.DIRECTIONS
-    found: list[tuple[xr.DataTree, str | None, str]] = []
-    for control, tree in ((None, results), (_SHUFFLED, results.children.get(CONTROLS_GROUP))):
-        for way, where in ((forward, tree), (reverse, tree.children.get(REVERSE_GROUP) if tree else None)):
-            if where is not None and GLOBAL_GROUP in where.children:
-                found.append((where, control, way))
-    return found
+    table = global_table(results)
+    table["status"] = in_words(table["status"], group(results, GLOBAL_GROUP)["status"])
+    # JSON has neither NaN nor infinity.
+    finite = table.replace([np.inf, -np.inf], np.nan).astype(object)
+    rows = finite.where(finite.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def group(results: xr.DataTree, name: str) -> xr.Dataset:
