@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from kipoi_deepmr.config import Config, parse_config
-from kipoi_deepmr.cube import CONTROLS_GROUP, Cube, Template, check_replaceable, is_store, open_results
+from kipoi_deepmr.cube import CONTROLS_GROUP, Cube, Template, check_replaceable, is_store, locked, open_results
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.pipeline.compute import now, write_effects
 from kipoi_deepmr.pipeline.drawn import covers
@@ -70,19 +70,21 @@ def run(
     """
     path = Path(output).expanduser().resolve()
     _check_output(path, resume=resume, overwrite=overwrite)
-    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
-        for note in job.notes():
-            logger.warning("%s", note)
-        template = job.template()
-        if resume and path.exists():
-            cube = _continue(path, template, config)
-        else:
-            cube = Cube.create(path, template, overwrite=overwrite)
-            cube.note(now("effects started"))
-        write_effects(job, cube, progress=progress)
-        _write_controls(job, path, progress=progress)
-    cube.note(now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
-    estimate_store(path, config, progress=progress)
+    with locked(path, "run"):
+        with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+            for note in job.notes():
+                logger.warning("%s", note)
+            template = job.template()
+            if resume and path.exists():
+                cube = _continue(path, template, config)
+            else:
+                cube = Cube.create(path, template, overwrite=overwrite)
+                cube.note(now("effects started"))
+            write_effects(job, cube, progress=progress)
+            _write_controls(job, path, progress=progress)
+        cube.note(now("effects completed"))
+        estimate_store(path, config, progress=progress)
+        cube.note(now("estimated"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
 
 
@@ -118,16 +120,17 @@ def re_estimate(
         If there is no such store, or it has no completed sequence, or cannot be written.
     """
     path = Path(store).expanduser().resolve()
-    with open_results(path) as tree:
-        settings = json.loads(tree.attrs["config"])
-    for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
-        settings[section] = {**settings.get(section, {}), **(changes or {})}
-    config = parse_config(settings, path.parent, "the request")
-    if "methods" not in (mr or {}):
+    with open_results(path), locked(path, "mr"):
         with open_results(path) as tree:
-            config = without_missing_draws(path, tree, config)
-    estimate_store(path, config, progress=progress)
-    Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
+            settings = json.loads(tree.attrs["config"])
+        for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
+            settings[section] = {**settings.get(section, {}), **(changes or {})}
+        config = parse_config(settings, path.parent, "the request")
+        if "methods" not in (mr or {}):
+            with open_results(path) as tree:
+                config = without_missing_draws(path, tree, config)
+        estimate_store(path, config, progress=progress)
+        Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
 
 
@@ -164,6 +167,7 @@ def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _continue(path: Path, template: Template, config: Config) -> Cube:
     cube = Cube(path)
+    cube.clear_unfinished()
     stored = cube.attrs
     before = parse_config(json.loads(stored["config"]), config.directory, f"the configuration in {path}")
     changed = _changed(json.loads(before.canonical()), json.loads(config.canonical()))
