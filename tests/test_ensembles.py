@@ -10,12 +10,12 @@ import pytest
 import torch
 import xarray as xr
 
-from kipoi_deepmr.config import load_config
+from kipoi_deepmr.config import EffectsSection, MRSection, load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
 from kipoi_deepmr.model import Layout, load_model
 from kipoi_deepmr.model.layout import convert
 from kipoi_deepmr.mutagenesis import EnsembleEngine, LocalEngine
-from kipoi_deepmr.pipeline import check, run
+from kipoi_deepmr.pipeline import check, re_estimate, run
 from kipoi_deepmr.pipeline.prepare import prepare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
@@ -370,3 +370,19 @@ def test_members_and_draws_have_their_defaults(tmp_path):
     section = load_config(path).uncertainty
     assert [(member.name, member.source) for member in section.members] == [("a", None), ("b", "dir")]
     assert section.draws == 1
+
+
+@pytest.mark.parametrize("method", ["debiased_ivw", "raps", "cross_fitted_ivw"])
+def test_draws_of_one_member_are_not_counted_as_independent(tmp_path, method):
+    path = ensemble(tmp_path / "p", uncertainty={"draws": 3}, code=CONVOLUTION)
+    config = load_config(path)
+    with pytest.raises(
+        ConfigError, match=r"standard_error: monte_carlo: .* 3 thinned networks of each of the 3 members"
+    ):
+        check(config.model_copy(update={"effects": EffectsSection(standard_error="monte_carlo")}), device="cpu")
+    store = tmp_path / "out.zarr"
+    with pytest.raises(ConfigError, match=f"mr.methods: {method}: the error of the mean over draws"):
+        run(config.model_copy(update={"mr": MRSection(methods=[method])}), store, device="cpu", progress=False)
+    run(config, store, device="cpu", progress=False)
+    with pytest.raises(ConfigError, match=f"mr.methods: {method}: the error of the mean over draws"):
+        re_estimate(store, mr={"methods": [method]})

@@ -29,6 +29,7 @@ from kipoi_deepmr.model import (
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
 from kipoi_deepmr.pipeline.drawn import during_the_run
 from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, find_sources, lent_members
+from kipoi_deepmr.pipeline.methods import check_draws, check_methods
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
 from kipoi_deepmr.uncertainty import DropoutSite, MCDropout
 
@@ -241,6 +242,7 @@ def prepare(
     DeepMRError
         If the configuration, the model, the tasks, the sequences or the dropouts are not usable, each with the reason.
     """
+    check_methods(config.mr)
     place = find_device(device)
     if config.mutagenesis.precision == "tf32" and place.type != "cuda":
         raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
@@ -271,6 +273,7 @@ def prepare(
             draws=draws,
             wanted=config.dataloader.sequence_input,
         ) as (members, dtype):
+            check_draws(config, len(members))
             yield Job(config, model, selection, windows, inputs, genome, members, positions, place, dtype, batch_size)
 
 

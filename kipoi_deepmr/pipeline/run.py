@@ -16,6 +16,7 @@ from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.pipeline.compute import now, write_effects
 from kipoi_deepmr.pipeline.drawn import covers
 from kipoi_deepmr.pipeline.estimate import estimate_store, without_missing_draws
+from kipoi_deepmr.pipeline.methods import check_draws, check_methods
 from kipoi_deepmr.pipeline.prepare import Job, prepare
 from kipoi_deepmr.pipeline.shuffled import shuffled_job
 
@@ -122,10 +123,12 @@ def re_estimate(
     path = Path(store).expanduser().resolve()
     with open_results(path), locked(path, "mr"):
         with open_results(path) as tree:
-            settings = json.loads(tree.attrs["config"])
+            settings, members = json.loads(tree.attrs["config"]), len(tree.attrs.get("members", ()))
         for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
             settings[section] = {**settings.get(section, {}), **(changes or {})}
         config = parse_config(settings, path.parent, "the request")
+        check_methods(config.mr)
+        check_draws(config, members)
         if "methods" not in (mr or {}):
             with open_results(path) as tree:
                 config = without_missing_draws(path, tree, config)
