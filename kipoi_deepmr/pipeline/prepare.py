@@ -1,10 +1,11 @@
 """Everything of a run that comes before the first mutant: model, tasks, windows, layout, draws, template."""
 
+import hashlib
 import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,7 @@ class Job:
             "config": config.canonical(),
             "config_sha256": config.sha256(),
             "fasta": str(self.genome.path),
+            "windows_sha256": _digest(self.codes([index]) for index in range(len(self.windows))),
             "weights_sha256": digest_of(self.members),
             "versions": json.dumps(
                 {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -352,6 +354,13 @@ def _codes(genome: Genome, windows: Windows, indices: Sequence[int]) -> NDArray[
             for c, s, e, d in zip(*(a[list(indices)] for a in where), strict=True)
         ]
     )
+
+
+def _digest(arrays: Iterable[NDArray[np.int8]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _text(words: Any) -> NDArray[Any]:
