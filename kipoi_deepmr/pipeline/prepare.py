@@ -250,6 +250,8 @@ def prepare(
         raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: at least 1 mutant has to be in a batch")
+    if num_workers < 0:
+        raise ConfigError(f"{num_workers} workers: 0 loads sequences in this process, more start others")
     model = load_model(config.model.name, config.model.source, config.directory)
     selection = select(model.targets(), config)
     sources = find_sources(config, model, selection)
@@ -291,7 +293,7 @@ def find_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise ConfigError(f"device '{name}' is not there (available: {', '.join(['cpu', *gpus])})") from error

@@ -11,7 +11,16 @@ import numpy as np
 import xarray as xr
 
 from kipoi_deepmr.config import Config, parse_config
-from kipoi_deepmr.cube import CONTROLS_GROUP, Cube, Template, check_replaceable, is_store, locked, open_results
+from kipoi_deepmr.cube import (
+    CONTROLS_GROUP,
+    Cube,
+    Template,
+    check_replaceable,
+    explained,
+    is_store,
+    locked,
+    open_results,
+)
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.pipeline.compute import now, write_effects
 from kipoi_deepmr.pipeline.controls import as_made, check_controls, made_controls
@@ -71,7 +80,8 @@ def run(
         With the reason, before any long work where possible. Sequences that are completed stay in the store.
     """
     path = Path(output).expanduser().resolve()
-    _check_output(path, resume=resume, overwrite=overwrite)
+    with explained(path, "created"):
+        _check_output(path, resume=resume, overwrite=overwrite)
     with locked(path, "run"):
         with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
             for note in job.notes():
