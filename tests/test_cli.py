@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -80,8 +81,9 @@ def fails(capsys, *argv, status=1):
 
 
 @pytest.fixture
-def terminal(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+def terminal(monkeypatch):
+    screen = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr("kipoi_deepmr.cli.arguments.sys", SimpleNamespace(stderr=screen))
 
 
 def test_a_file_gets_no_progress_bar(config, capsys):

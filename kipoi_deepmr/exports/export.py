@@ -186,7 +186,7 @@ def _fill(job: _Export, tables: Mapping[str, TextTable | ParquetTable]) -> None:
                 tables[local].add(frame)
     for reverse, name in _CONTROL_TABLES.items():
         if name in tables:
-            tables[name].add(global_results(job.results[CONTROLS_GROUP], reverse=reverse))
+            tables[name].add(global_results(job.results.children[CONTROLS_GROUP], reverse=reverse))
     with job.bar(int(counts.sum()) * job.effects.sizes[terms.OUTCOME], "sequences") as bar:
         for block in variant_tables(job.results):
             for name in _VARIANT_TABLES:
