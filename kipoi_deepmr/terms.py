@@ -188,6 +188,16 @@ _PERMUTED = {
 LOCAL_PERMUTED: Mapping[str, Term] = {name: Term(_LOCAL_METHOD, *what) for name, what in _PERMUTED.items()}
 GLOBAL_PERMUTED: Mapping[str, Term] = {name: Term(_GLOBAL_METHOD, *what) for name, what in _PERMUTED.items()}
 
+# Every name that an array of a store may have.
+VARIABLES = frozenset(
+    name
+    for known in (
+        *(EFFECTS, DRAWS, COORDS, INDEXES, METHOD_COORDS, LOCAL, LOCAL_INFLUENCE, FROM_DRAWS, GLOBAL),
+        *(LOCAL_PERMUTED, GLOBAL_PERMUTED),
+    )
+    for name in known
+)
+
 # Names in `mr: {methods: [...]}`, in the order in which they are listed.
 METHODS: Mapping[str, str] = {
     "ivw": "inverse-variance weighted, random effects from 4 instruments on (Burgess 2013)",

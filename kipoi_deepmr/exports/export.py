@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import EFFECTS_GROUP, LOCAL_GROUP, REVERSE_GROUP, open_results
+from kipoi_deepmr.cube import CONTROLS_GROUP, EFFECTS_GROUP, LOCAL_GROUP, REVERSE_GROUP, open_results
 from kipoi_deepmr.errors import OutputError, SelectionError, StoreError, suggestion
 from kipoi_deepmr.exports.files import Files
 from kipoi_deepmr.exports.writers import (
@@ -25,13 +25,14 @@ from kipoi_deepmr.exports.writers import (
 from kipoi_deepmr.reading import read, select
 from kipoi_deepmr.sequences.genome import Genome
 from kipoi_deepmr.tables import global_results, local_results, variant_tables
-from kipoi_deepmr.tables.tidy import group
+from kipoi_deepmr.tables.tidy import every_estimate, group
 from kipoi_deepmr.tracks import SUMMARIES, SUMMARY_MEANINGS, bed_lines, bedgraph_lines, check_windows, signal, vcf_lines
 from kipoi_deepmr.tracks.names import distinct, vcf_keys
 
 _VARIANT_TABLES = ("harmonised", "single_variant", "leave_one_out")
 _TABLES = (*_VARIANT_TABLES, "local", "global")
 _REVERSE_TABLES = ("reverse_local", "reverse_global")
+_CONTROL_TABLES = {False: "control_global", True: "control_reverse_global"}
 # What file systems and browsers do not like.
 _FORBIDDEN_IN_FILES = r"[^\w.+-]"
 _MUTANTS = len(terms.ALLELES) - 1
@@ -60,7 +61,7 @@ def export(
     format
         ``tsv`` or ``parquet``: the tables `harmonised`, `single_variant`, `leave_one_out` and `local` under the names of
         TwoSampleMR and `global` under those of metafor (see `kipoi_deepmr.tables`); with estimates of both directions
-        `reverse_local` and `reverse_global`, too.
+        `reverse_local` and `reverse_global`, with shuffled sequences `control_global` (and `control_reverse_global`), too.
         ``bedgraph`` or ``bigwig``: effects along the genome, a file per task (see `kipoi_deepmr.tracks.signal`).
         ``bed``: sequences with their local effects, a file per exposure, outcome and method
         (see `kipoi_deepmr.tracks.bed_lines`).
@@ -144,7 +145,9 @@ class _Export:
 
     @property
     def tables(self) -> list[str]:
-        return [*_TABLES, *(_REVERSE_TABLES if REVERSE_GROUP in self.results.children else ())]
+        reverse = _REVERSE_TABLES if REVERSE_GROUP in self.results.children else ()
+        controls = [_CONTROL_TABLES[way == "reverse"] for way, control, _ in every_estimate(self.results) if control]
+        return [*_TABLES, *reverse, *controls]
 
     @property
     def gz(self) -> str:
@@ -196,6 +199,9 @@ def _fill(job: _Export, tables: Mapping[str, TextTable | ParquetTable]) -> None:
             tables[overall].add(global_results(job.results, reverse=bool(reverse)))
             for frame in local_results(job.results, reverse=bool(reverse)):
                 tables[local].add(frame)
+    for reverse, name in _CONTROL_TABLES.items():
+        if name in tables:
+            tables[name].add(global_results(job.results.children[CONTROLS_GROUP], reverse=reverse))
     with job.bar(int(counts.sum()) * job.effects.sizes[terms.OUTCOME], "sequences") as bar:
         for block in variant_tables(job.results):
             for name in _VARIANT_TABLES:

@@ -19,6 +19,7 @@ _TRIED = {"n_boot": 10, "n_perturb": 2}
 STORED = "stored"
 POSITION = "position"
 ABSENT = -1
+WITHOUT_DRAWS = -2
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Everything of a run that comes before the first mutant: model, tasks, windows, layout, draws, template."""
 
+import hashlib
 import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,7 @@ class Job:
             "config": config.canonical(),
             "config_sha256": config.sha256(),
             "fasta": str(self.genome.path),
+            "windows_sha256": _digest(self.codes([index]) for index in range(len(self.windows))),
             "weights_sha256": digest_of(self.members),
             "versions": json.dumps(
                 {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -251,6 +253,8 @@ def prepare(
         raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: at least 1 mutant has to be in a batch")
+    if num_workers < 0:
+        raise ConfigError(f"{num_workers} workers: 0 loads sequences in this process, more start others")
     model = load_model(config.model.name, config.model.source, config.directory)
     selection = select(model.targets(), config)
     sources = find_sources(config, model, selection)
@@ -292,7 +296,7 @@ def find_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise ConfigError(f"device '{name}' is not there (available: {', '.join(['cpu', *gpus])})") from error
@@ -354,6 +358,13 @@ def _codes(genome: Genome, windows: Windows, indices: Sequence[int]) -> NDArray[
             for c, s, e, d in zip(*(a[list(indices)] for a in where), strict=True)
         ]
     )
+
+
+def _digest(arrays: Iterable[NDArray[np.int8]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _text(words: Any) -> NDArray[Any]:
