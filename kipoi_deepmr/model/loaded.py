@@ -1,21 +1,21 @@
 """A loaded Kipoi model: its predictions, its outputs under unique names, what its dataloader is given."""
 
 import inspect
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ConfigError, ModelError
-from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction, to_tensors
+from kipoi_deepmr.model.function import ModelFiles, OpaqueNetwork, PredictFunction, to_tensors
 from kipoi_deepmr.model.layout import leaves
 from kipoi_deepmr.model.network import evaluating, find_module, float_dtype, weights_digest
 from kipoi_deepmr.model.outputs import Outputs, Reduction
@@ -39,18 +39,25 @@ class LoadedModel:
     name, source : str
         What the user called it.
     folder : pathlib.Path
-        Its local directory.
+        Its local directory, which the models of a group share.
+    described : dict
+        What its model.yaml says.
     """
 
     kipoi: Any
     name: str
     source: str
     folder: Path
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def module(self) -> nn.Module:
         """The torch network inside, or the model as an `OpaqueNetwork`."""
-        return find_module(self.kipoi, self.folder)
+        return find_module(self.kipoi, self._files)
+
+    @property
+    def _files(self) -> ModelFiles:
+        return ModelFiles(self.folder, json.dumps(self.described, sort_keys=True, default=str))
 
     def members(self) -> list[nn.Module]:
         """Return the networks of the ensemble inside the model: its attribute `members`, a sequence or a dict.
@@ -73,7 +80,7 @@ class LoadedModel:
                 f"`members` with at least two networks; {seen}): name several models of the same tasks as "
                 "uncertainty.members"
             )
-        return [find_module(member, self.folder, f"member {n}") for n, member in enumerate(members, start=1)]
+        return [find_module(member, self._files, f"member {n}") for n, member in enumerate(members, start=1)]
 
     def function(self, inner: nn.Module) -> PredictFunction:
         """Return the model's `predict_on_batch` as a network, for what only it can read or do.
@@ -87,7 +94,7 @@ class LoadedModel:
             return inner
         if inner is not self.module:
             raise ModelError(f"the members inside model {self.name} are no networks for its inputs: it reads text")
-        return PredictFunction(self.kipoi, self.folder, None if isinstance(inner, OpaqueNetwork) else inner)
+        return PredictFunction(self.kipoi, self._files, None if isinstance(inner, OpaqueNetwork) else inner)
 
     @property
     def dataloader(self) -> type:
@@ -309,8 +316,7 @@ class LoadedModel:
         ConfigError
             If it is no mapping.
         """
-        path = next((p for p in (self.folder / "model.yaml", self.folder / "model.yml") if p.exists()), None)
-        block = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+        block: Any = self.described
         for key in ("postprocessing", "deepmr"):
             block = block.get(key) if isinstance(block, Mapping) else None
         if not isinstance(block, Mapping | None):
