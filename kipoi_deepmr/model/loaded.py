@@ -208,11 +208,10 @@ class LoadedModel:
             labels = None
         if labels is None:
             labels = [f"output_{index}" for index in range(count or 0)]
-        profiles = [
-            None if array.track_axis is None else Profile(array.positions, array.tracks or 0)
-            for array in self._outputs
-            for _ in range(array.tasks or 0)
-        ]
+        profiles: list[Profile | None] = []
+        for array in self._outputs:
+            profile = Profile(array.positions, array.tracks or 0, len(profiles))
+            profiles += [None if array.track_axis is None else profile] * (array.tasks or 0)
         return Targets([label or f"output_{index}" for index, label in enumerate(labels)], profiles)
 
     @cached_property
@@ -289,13 +288,10 @@ class LoadedModel:
         ConfigError
             If the dataloader has none that can be recognised, or the configuration does not give it.
         """
-        accepted = list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
-        named = (
-            [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else [n for n in _FASTA_NAMES if n in accepted]
-        )
+        named = [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else self.known_fasta_args()
         if not named:
             raise ConfigError(
-                f"which argument of the dataloader is the FASTA file? It takes {', '.join(accepted)}: "
+                f"which argument of the dataloader is the FASTA file? It takes {', '.join(self._arguments())}: "
                 "name it as dataloader.fasta_arg"
             )
         if not isinstance(config.dataloader.args.get(named[0]), str):
@@ -303,6 +299,13 @@ class LoadedModel:
                 f"dataloader.args.{named[0]} is required: the FASTA file of the genome that the peaks use"
             )
         return named[0]
+
+    def known_fasta_args(self) -> list[str]:
+        """Return the dataloader's arguments that are called as those for the FASTA file are."""
+        return [name for name in _FASTA_NAMES if name in self._arguments()]
+
+    def _arguments(self) -> list[str]:
+        return list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
 
     def weights_digest(self) -> str:
         """Return the sha256 of the network's parameters and buffers."""
