@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from kipoi_deepmr.config import load_config
-from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, TaskError
-from kipoi_deepmr.model import Reduction, load_model
+from kipoi_deepmr.config import load_config, parse_config
+from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
+from kipoi_deepmr.model import Reduction, load_model, select
 from kipoi_deepmr.pipeline import check, run
 from kipoi_deepmr.pipeline.draft import draft
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
@@ -300,7 +301,7 @@ def test_a_network_that_fails_in_any_way_is_asked_through_predict_on_batch(folde
 
 
 def test_what_else_is_read_is_not_called_chance(folder):
-    body = "return (1 if x.dtype == np.int8 else 2) * self.net(torch.from_numpy(x).float()).detach().numpy()"
+    body = "return (2 if x.dtype == np.int8 else 1) * self.net(torch.from_numpy(x).float()).detach().numpy()"
     write_model(folder / "model", code=CUSTOM.format(body=body))
     edit(folder / "model", HEAD)
     own_loader(folder / "model", "seq.astype(np.int8)")
@@ -362,6 +363,34 @@ def test_a_model_without_a_network_runs_in_an_ensemble(folder):
             at = one.sel(position=position).isel(allele=allele)
             np.testing.assert_allclose(at.exposure_effect, moved.mean(0)[:2], rtol=0, atol=2e-6)
             np.testing.assert_allclose(at.outcome_se, moved.std(0)[2:], rtol=0, atol=2e-6)
+
+
+def test_what_lies_beside_a_model_without_a_network_does_not_change_it_but_its_files_do(folder):
+    for seed in (0, 1):
+        table(folder / f"m{seed}", seed)
+    table(folder / "model", 0)
+    members = {"method": "ensemble", "draws": 1, "members": ["m0", "m1"]}
+    config = write_project(folder, {"uncertainty": members, "mutagenesis": {"positions": [20, 22], "engine": "auto"}})
+    output = folder / "m0" / "out.zarr"
+    run(load_config(config), output, device="cpu", progress=False)
+    (folder / "m0" / "report.html").write_text("report")
+    (folder / "m0" / "config.yaml").write_text("a: 1")
+    run(load_config(config), output, device="cpu", progress=False, resume=True)
+    path = folder / "m1" / "model.py"
+    path.write_text(path.read_text().replace("/ 8", "/ 9"))
+    with pytest.raises(StoreError, match="other weights"):
+        run(load_config(config), output, device="cpu", progress=False, resume=True)
+
+
+def test_another_predict_on_batch_of_the_same_network_stops_a_resumed_run(folder):
+    write_model(folder / "model", code=CUSTOM.format(body="return 3 * self.net(torch.from_numpy(x)).detach().numpy()"))
+    edit(folder / "model", HEAD)
+    config = write_project(folder)
+    run(load_config(config), folder / "out.zarr", device="cpu", progress=False)
+    path = folder / "model" / "model.py"
+    path.write_text(path.read_text().replace("return 3 *", "return 30 *"))
+    with pytest.raises(StoreError, match="other weights"):
+        run(load_config(config), folder / "out.zarr", device="cpu", progress=False, resume=True)
 
 
 def test_a_model_without_a_network_has_no_draws_of_dropout(folder):
@@ -462,6 +491,62 @@ def test_the_draft_of_a_configuration_reduces_profiles(folder):
     text = draft(load_model(str(folder / "model"), "dir"), ["profile"], ["single"])
     assert "task: profile\n    reduce: sum" in text
     assert "reduce" not in text[text.index("outcomes:") : text.index("sequences:")]
+
+
+def test_all_tracks_are_no_outcome_of_a_track_unless_asked_for(folder):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    path = folder / "model" / "model.yaml"
+    path.write_text(path.read_text().replace('    single: {shape: "(1,)", doc: d}\n', ""))
+    text = draft(load_model(str(folder / "model"), "dir"))
+    assert "task: '0'" in text[text.index("exposures:") : text.index("outcomes:")]
+    assert "task: '3'" in text[text.index("outcomes:") : text.index("sequences:")]
+    config = yaml.safe_load(write_project(folder, tasks(reduce="sum")).read_text())
+    for name, task in (("A", 0), ("B", 2)):
+        config["exposures"][name]["task"] = task
+    config["outcomes"] = {"open": {"task": "profile", "reduce": "sum"}}
+    selection = select(load_model(str(folder / "model"), "dir").targets(), parse_config(config, folder))
+    assert len(selection.notes) == 2 and "A and open share tracks of one profile (0, profile)" in selection.notes[0]
+
+
+@pytest.mark.parametrize("name", ["peaks_bed", "regions", "bed_file", "intervals_file"])
+def test_the_draft_leaves_out_the_intervals_whatever_they_are_called(folder, name):
+    write_model(folder / "model")
+    own_loader(folder / "model", "seq", intervals=name)
+    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
+    assert section == {"args": {"fasta_file": "genome.fa"}}
+
+
+def test_the_draft_asks_which_argument_takes_the_intervals(folder):
+    write_model(folder / "model")
+    own_loader(folder / "model", "seq", intervals="table")
+    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
+    assert section["intervals_arg"] == "FILL_IN" and section["args"]["fasta_file"] == "genome.fa"
+
+
+FUNCTION = """\
+from kipoiseq.dataloaders import SeqIntervalDl
+
+
+def load(regions, fasta_file, offset=0):
+    loader = SeqIntervalDl(regions, fasta_file, alphabet_axis=0, dtype="float32")
+    for index in range(len(loader)):
+        yield loader[index]
+"""
+
+
+def test_the_draft_of_a_model_with_a_function_as_dataloader(folder):
+    write_model(folder / "model")
+    own_loader(folder / "model", "seq", intervals="regions")
+    (folder / "model" / "dataloader.py").write_text(FUNCTION)
+    path = folder / "model" / "dataloader.yaml"
+    text = (
+        path.read_text()
+        .replace("type: Dataset", "type: SampleGenerator")
+        .replace("dataloader.Loader", "dataloader.load")
+    )
+    path.write_text(text)
+    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
+    assert section == {"args": {"fasta_file": "genome.fa"}}
 
 
 def test_logsumexp_and_all_tracks_together(folder):

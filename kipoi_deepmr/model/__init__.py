@@ -18,7 +18,6 @@ from kipoi_deepmr.model.network import (
 )
 from kipoi_deepmr.model.outputs import Outputs, Reduction
 from kipoi_deepmr.model.targets import Selection, Target, Targets, select
-from kipoi_deepmr.model.text import is_sequence
 
 __all__ = [
     "Disagreement",
@@ -35,7 +34,6 @@ __all__ = [
     "check_agreement",
     "find_layout",
     "float_dtype",
-    "is_sequence",
     "lent",
     "load_model",
     "other_inputs",

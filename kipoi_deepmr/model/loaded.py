@@ -1,21 +1,21 @@
 """A loaded Kipoi model: its predictions, its outputs under unique names, what its dataloader is given."""
 
 import inspect
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ConfigError, ModelError
-from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction, to_tensors
+from kipoi_deepmr.model.function import ModelFiles, OpaqueNetwork, PredictFunction, to_tensors
 from kipoi_deepmr.model.layout import leaves
 from kipoi_deepmr.model.network import evaluating, find_module, float_dtype, weights_digest
 from kipoi_deepmr.model.outputs import Outputs, Reduction
@@ -39,18 +39,25 @@ class LoadedModel:
     name, source : str
         What the user called it.
     folder : pathlib.Path
-        Its local directory.
+        Its local directory, which the models of a group share.
+    described : dict
+        What its model.yaml says.
     """
 
     kipoi: Any
     name: str
     source: str
     folder: Path
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def module(self) -> nn.Module:
         """The torch network inside, or the model as an `OpaqueNetwork`."""
-        return find_module(self.kipoi, self.folder)
+        return find_module(self.kipoi, self._files)
+
+    @property
+    def _files(self) -> ModelFiles:
+        return ModelFiles(self.folder, json.dumps(self.described, sort_keys=True, default=str))
 
     def members(self) -> list[nn.Module]:
         """Return the networks of the ensemble inside the model: its attribute `members`, a sequence or a dict.
@@ -73,7 +80,7 @@ class LoadedModel:
                 f"`members` with at least two networks; {seen}): name several models of the same tasks as "
                 "uncertainty.members"
             )
-        return [find_module(member, self.folder, f"member {n}") for n, member in enumerate(members, start=1)]
+        return [find_module(member, self._files, f"member {n}") for n, member in enumerate(members, start=1)]
 
     def function(self, inner: nn.Module) -> PredictFunction:
         """Return the model's `predict_on_batch` as a network, for what only it can read or do.
@@ -87,7 +94,7 @@ class LoadedModel:
             return inner
         if inner is not self.module:
             raise ModelError(f"the members inside model {self.name} are no networks for its inputs: it reads text")
-        return PredictFunction(self.kipoi, self.folder, None if isinstance(inner, OpaqueNetwork) else inner)
+        return PredictFunction(self.kipoi, self._files, None if isinstance(inner, OpaqueNetwork) else inner)
 
     @property
     def dataloader(self) -> type:
@@ -201,11 +208,10 @@ class LoadedModel:
             labels = None
         if labels is None:
             labels = [f"output_{index}" for index in range(count or 0)]
-        profiles = [
-            None if array.track_axis is None else Profile(array.positions, array.tracks or 0)
-            for array in self._outputs
-            for _ in range(array.tasks or 0)
-        ]
+        profiles: list[Profile | None] = []
+        for array in self._outputs:
+            profile = Profile(array.positions, array.tracks or 0, len(profiles))
+            profiles += [None if array.track_axis is None else profile] * (array.tasks or 0)
         return Targets([label or f"output_{index}" for index, label in enumerate(labels)], profiles)
 
     @cached_property
@@ -282,13 +288,10 @@ class LoadedModel:
         ConfigError
             If the dataloader has none that can be recognised, or the configuration does not give it.
         """
-        accepted = list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
-        named = (
-            [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else [n for n in _FASTA_NAMES if n in accepted]
-        )
+        named = [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else self.known_fasta_args()
         if not named:
             raise ConfigError(
-                f"which argument of the dataloader is the FASTA file? It takes {', '.join(accepted)}: "
+                f"which argument of the dataloader is the FASTA file? It takes {', '.join(self._arguments())}: "
                 "name it as dataloader.fasta_arg"
             )
         if not isinstance(config.dataloader.args.get(named[0]), str):
@@ -296,6 +299,13 @@ class LoadedModel:
                 f"dataloader.args.{named[0]} is required: the FASTA file of the genome that the peaks use"
             )
         return named[0]
+
+    def known_fasta_args(self) -> list[str]:
+        """Return the dataloader's arguments that are called as those for the FASTA file are."""
+        return [name for name in _FASTA_NAMES if name in self._arguments()]
+
+    def _arguments(self) -> list[str]:
+        return list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
 
     def weights_digest(self) -> str:
         """Return the sha256 of the network's parameters and buffers."""
@@ -309,8 +319,7 @@ class LoadedModel:
         ConfigError
             If it is no mapping.
         """
-        path = next((p for p in (self.folder / "model.yaml", self.folder / "model.yml") if p.exists()), None)
-        block = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+        block: Any = self.described
         for key in ("postprocessing", "deepmr"):
             block = block.get(key) if isinstance(block, Mapping) else None
         if not isinstance(block, Mapping | None):

@@ -4,14 +4,14 @@ import contextlib
 import importlib
 import importlib.util
 import logging
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from kipoi_deepmr.errors import ModelError, suggestion
 from kipoi_deepmr.model.imports import is_inside, is_installed
@@ -21,6 +21,12 @@ from kipoi_deepmr.model.loaded import LoadedModel, causes, reason
 logger = logging.getLogger(__name__)
 
 _EXTRAS = {"tensorflow": "keras", "keras": "keras", "tf_keras": "keras", "h5py": "spliceai", "spliceai": "spliceai"}
+
+
+_KERAS_2 = (
+    'If it was saved with Keras 2, as most models of the zoo were: pip install "kipoi_deepmr[keras2]" lets Keras 2 (tf_keras) '
+    "be tried"
+)
 
 
 def load_model(name: str, source: str = "kipoi", directory: Path | None = None) -> LoadedModel:
@@ -61,13 +67,26 @@ def load_model(name: str, source: str = "kipoi", directory: Path | None = None) 
     except Exception as error:
         raise ModelError(_explain_source(name, source, error)) from error
     try:
-        loaded = _loaded(name, source, folder)
+        described = _described(name, folder)
+        loaded = _loaded(name, source, folder, is_keras=_is_keras(described))
     except Exception as error:
         raise ModelError(_explain_load(name, folder, error)) from error
-    return LoadedModel(loaded, name, source, folder)
+    return LoadedModel(loaded, name, source, folder, described)
 
 
-def _loaded(name: str, source: str, folder: Path) -> Any:
+def _described(name: str, folder: Path) -> dict[str, Any]:
+    """Return what model.yaml says, or model-template.yaml with the row of the model in models.tsv."""
+    path = next((path for path in (folder / "model.yaml", folder / "model.yml") if path.exists()), None)
+    if path is not None:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    from kipoi.sources import LocalComponentGroup
+
+    group = LocalComponentGroup.load(str(folder))
+    row = next(row for row in group.df.model if name == row or name.endswith(f"/{row}"))
+    return yaml.safe_load(group.template.render(**group.get_model_row(row))) or {}
+
+
+def _loaded(name: str, source: str, folder: Path, *, is_keras: bool) -> Any:
     import kipoi
 
     def load() -> Any:
@@ -78,18 +97,24 @@ def _loaded(name: str, source: str, folder: Path) -> Any:
     try:
         return load()
     except Exception as error:
-        if not (_is_keras(folder) and importlib.util.find_spec("tf_keras") and importlib.util.find_spec("tensorflow")):
+        if not is_keras or not importlib.util.find_spec("tensorflow"):
+            raise
+        if not importlib.util.find_spec("tf_keras"):
+            error.add_note(_KERAS_2)
             raise
         logger.info("Keras cannot read model %s (%s): Keras 2 (tf_keras) is tried", name, reason(error))
-    with keras_2():
-        return load()
+        first = error
+    try:
+        with keras_2():
+            return load()
+    except Exception as error:  # noqa: BLE001  the error of Keras 3 is raised
+        first.add_note(f"Keras 2 (tf_keras) cannot read it, either: {reason(error)}")
+    raise first
 
 
-def _is_keras(folder: Path) -> bool:
-    """Tell whether a model directory describes a Keras model."""
-    path = next((path for path in (folder / "model.yaml", folder / "model.yml") if path.exists()), None)
-    text = path.read_text(encoding="utf-8") if path else ""
-    return re.search(r"^(defined_as|type):.*keras", text, re.IGNORECASE | re.MULTILINE) is not None
+def _is_keras(described: Mapping[str, Any]) -> bool:
+    """Tell whether a model is described as one of Keras."""
+    return any("keras" in str(described.get(key, "")).lower() for key in ("defined_as", "type"))
 
 
 @contextmanager
@@ -152,7 +177,7 @@ def _explain_source(name: str, source: str, error: Exception) -> str:
 
 
 def _explain_load(name: str, folder: Path, error: Exception) -> str:
-    said = reason(error)
+    said = ". ".join([reason(error), *getattr(error, "__notes__", ())])
     text = f"model {name}{'' if name == str(folder) else f' ({folder})'} cannot be loaded: {said}"
     chain = " ".join(str(part) for part in causes(error))
     if "Weights only load failed" in chain or "weights_only" in chain:

@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
-from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction
+from kipoi_deepmr.model.function import ModelFiles, OpaqueNetwork, PredictFunction
 from kipoi_deepmr.model.keras import KerasFunction, is_keras
 from kipoi_deepmr.model.layout import Key, Layout, convert, leaves
 from kipoi_deepmr.model.outputs import Outputs
@@ -172,15 +171,15 @@ def _accepted(module: nn.Module) -> list[str] | None:
     return [parameter.name for parameter in parameters]
 
 
-def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
+def find_module(model: Any, files: ModelFiles, part: str = "") -> nn.Module:
     """Return the network of a Kipoi model.
 
     Parameters
     ----------
     model
         The Kipoi model, or a member of an ensemble inside one.
-    folder
-        Its model directory.
+    files
+        The files of its model directory.
     part
         Which member it is.
 
@@ -194,14 +193,15 @@ def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
     ModelError
         If it carries several torch networks and none is called `model`, or cannot predict.
     """
-    if isinstance(model, nn.Module) and type(model).forward is not nn.Module.forward:
-        return model
     named = getattr(model, "model", None)
-    if isinstance(named, nn.Module):
-        return named
+    # On its torch backend a Keras model is an nn.Module, too.
     for candidate in (model, named):
         if is_keras(candidate):
             return KerasFunction(candidate)
+    if isinstance(model, nn.Module) and type(model).forward is not nn.Module.forward:
+        return model
+    if isinstance(named, nn.Module):
+        return named
     modules = {name: value for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)}
     if len(set(modules.values())) == 1:
         return next(iter(modules.values()))
@@ -213,7 +213,7 @@ def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
             f"{kind} carries no torch network (looked for an nn.Module among its attributes) and no Keras model, and has "
             "no predict_on_batch: it cannot be asked for predictions"
         )
-    return PredictFunction(model, folder, part=part)
+    return PredictFunction(model, files, part=part)
 
 
 def to_batch(

@@ -22,10 +22,13 @@ class Profile:
         Its length, where it is fixed.
     tracks : int
         Number of its tracks.
+    first : int
+        Index of the first of them among the outputs of the model; all together follow the last one, where there are several.
     """
 
     positions: int | None
     tracks: int
+    first: int = 0
 
     def describe(self) -> str:
         """Say it in words."""
@@ -60,6 +63,19 @@ class Target:
     def name(self) -> str:
         """The label, with ``#occurrence`` where the label repeats: unique within the model."""
         return f"{self.label}#{self.occurrence}" if self.repeated else self.label
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is all tracks of a profile together."""
+        return (
+            self.profile is not None
+            and self.profile.tracks > 1
+            and self.index == self.profile.first + self.profile.tracks
+        )
+
+    def shares_tracks(self, other: "Target") -> bool:
+        """Tell whether this or the other one is all tracks of the profile of both."""
+        return self.profile is not None and self.profile == other.profile and (self.is_sum or other.is_sum)
 
 
 class Targets(Sequence[Target]):
@@ -220,7 +236,7 @@ def select(targets: Targets, config: Config) -> Selection:
         {name: target for name, (target, _) in exposures.items()},
         {name: target for name, (target, _) in outcomes.items()},
         peaks,
-        (*notes, *more_notes),
+        (*notes, *more_notes, *_shared_tracks(config, exposures, outcomes)),
         reductions,
     )
 
@@ -236,6 +252,19 @@ def _check_sides(
                     f"exposures.{key} and outcomes.{other} are the same output '{targets[index].name}': an output has no "
                     "causal effect on itself; choose two different tasks, or windows of a profile that do not overlap"
                 )
+
+
+def _shared_tracks(
+    config: Config, exposures: Mapping[str, tuple[Target, str]], outcomes: Mapping[str, tuple[Target, str]]
+) -> list[str]:
+    """Say which outcomes hold their exposure, or the other way round: a sum moves with each of its parts."""
+    return [
+        f"{name} and {other} share tracks of one profile ({target.name}, {second.name}): an effect of the one on the other is there "
+        "by construction"
+        for name, (target, key) in exposures.items()
+        for other, (second, other_key) in outcomes.items()
+        if target.shares_tracks(second) and not _apart(config.exposures[key].window, config.outcomes[other_key].window)
+    ]
 
 
 def _apart(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:

@@ -22,7 +22,6 @@ from kipoi_deepmr.model import (
     SequenceNetwork,
     check_agreement,
     find_layout,
-    is_sequence,
     lent,
     other_inputs,
     sequence_dtype,
@@ -113,6 +112,7 @@ def lent_members(
         with _errors_of(source, main):
             if id(source.model) not in readings:
                 readings[id(source.model)] = _read(source.model, read, codes, wanted)
+            _check_same_inputs(source, readings[id(source.model)], main, given)
             readings[id(source.model)].predict(source)
     dtype = sequence_dtype(sources[0].module, given.layout)
     batch, keys = to_batch(given.inputs, given.layout, device, dtype)
@@ -121,7 +121,7 @@ def lent_members(
         for source in sources:
             stack.enter_context(lent(source.module, device))
             with _errors_of(source, main):
-                networks.append(_network(source, readings[id(source.model)], given.layout, keys, main))
+                networks.append(_network(source, readings[id(source.model)], given.layout, keys))
         for model in {id(source.model): source.model for source in sources}.values():
             numbers = [number for number, source in enumerate(sources) if source.model is model]
             with _errors_of(sources[numbers[0]], main):
@@ -161,6 +161,11 @@ class _Reading:
         return self.model.predict(self.inputs, source.outputs)
 
     @property
+    def others(self) -> list[Any]:
+        """Names of the inputs beside the sequence."""
+        return other_inputs(self.inputs, self.layout)
+
+    @property
     def has_text(self) -> bool:
         """Whether the sequence is text, which no network reads."""
         return any(layout.text for layout in (self.layout, *self.layout.twins))
@@ -177,15 +182,16 @@ def _errors_of(source: Source, main: LoadedModel) -> AbstractContextManager[None
     return nullcontext() if source.model is main else errors_named(source.name)
 
 
-def _network(
-    source: Source, reading: _Reading, given: Layout, keys: Sequence[Any], main: LoadedModel
-) -> SequenceNetwork:
-    own, shared = other_inputs(reading.inputs, reading.layout), [key for key in keys if not is_sequence(key)]
+def _check_same_inputs(source: Source, reading: _Reading, main: LoadedModel, given: _Reading) -> None:
+    own, shared = reading.others, given.others
     if own != shared:
         raise ModelError(
             f"besides the sequence {source.name} takes {_listed(own)}, {main.name} {_listed(shared)}: the members are called "
             f"with the inputs of {main.name}, leave {source.name} out"
         )
+
+
+def _network(source: Source, reading: _Reading, given: Layout, keys: Sequence[Any]) -> SequenceNetwork:
     module = source.model.function(source.module) if reading.has_text else source.module
     as_dict = isinstance(reading.inputs, dict)
     return SequenceNetwork(module, reading.layout, tuple(keys), as_dict, given, source.outputs).eval()
