@@ -83,6 +83,8 @@ OPERATIONS = {
     "log of a sum": lambda: Between(lambda x: torch.log(F.softplus(x) + torch.exp(-x))),
     "log of a value near zero": lambda: Between(lambda x: torch.log(torch.relu(x - 0.3) + 1e-6)),
     "root mean square": lambda: Between(lambda x: torch.sqrt(F.avg_pool1d(torch.relu(x - 0.4) ** 2, 3))),
+    "sign of an average": lambda: Between(lambda x: F.avg_pool1d(torch.relu(x - 0.3), 3).sign()),
+    "above an average": lambda: Between(lambda x: torch.where(F.avg_pool1d(torch.relu(x - 0.3), 3, 1) > 0, 1.0, -1.0)),
     "LPPool": lambda: Between(lambda x, pool: pool(x), nn.LPPool1d(2, 3)),
     "log of a maximum": lambda: Between(
         lambda x, convolve: convolve(torch.log(F.max_pool1d(torch.exp(x), 3, 2, 1))), convolution(3, padding=1)

@@ -249,10 +249,9 @@ class Plan:
         missing = local.window.missing
         if missing is None:
             return lambda data: data
-        gone = torch.from_numpy(missing).to(self.device)[:, :, None]
-        gone = gone.reshape(*gone.shape, *(1 for _ in local.layout.sizes[1:]))
-        # Filled, not multiplied by zero: a logarithm of what does not exist may be infinite.
-        return lambda data: data.masked_fill_(gone, 0.0)
+        exists = torch.from_numpy(~missing).to(self.device)[:, :, None]
+        exists = exists.reshape(*exists.shape, *(1 for _ in local.layout.sizes[1:]))
+        return lambda data: data.mul_(exists)
 
     def moved_difference(self, node: fx.Node, window: Window) -> Step:
         """Return a reader of a node's differences in another window."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
-from kipoi_deepmr.mutagenesis.local.rules.registry import aten, feeds_singular, is_singular, rule, shape_of
+from kipoi_deepmr.mutagenesis.local.rules.registry import COMPARISONS, aten, feeds_singular, is_singular, rule, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments, call
 from kipoi_deepmr.mutagenesis.local.windows import Mover, Reader, Window
 
@@ -53,6 +53,7 @@ _POINTWISE = (
     aten.clamp_min.default,
     aten.clamp_max.default,
 )
+_ROUNDED = "an argument that is a rounded sum, where a small error makes much"
 # Operations of several operands, any of which may be reached by the mutation, and those whose result is no difference.
 _OF_VALUES = (
     aten.where.self,
@@ -60,11 +61,7 @@ _OF_VALUES = (
     aten.where.ScalarOther,
     aten.masked_fill.Scalar,
     aten.masked_fill.Tensor,
-    *(
-        getattr(getattr(aten, name), kind)
-        for name in ("gt", "ge", "lt", "le", "eq", "ne")
-        for kind in ("Scalar", "Tensor")
-    ),
+    *(getattr(getattr(aten, name), kind) for name in COMPARISONS for kind in ("Scalar", "Tensor")),
     aten.logical_and.default,
     aten.logical_or.default,
     aten.logical_not.default,
@@ -96,7 +93,7 @@ def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     x, *rest = arguments(node)
     local, own = plan.local(x), plan.own_value(x)
     if is_singular(node) and not local.is_value:
-        raise Unsupported("an argument near zero that is a sum")
+        raise Unsupported(_ROUNDED)
     operation: Any = node.target
     in_place: Any = getattr(aten, f"{operation.overloadpacket.__name__}_", None)
     if own is not None and in_place is not None and operation._overloadname in in_place.overloads():
@@ -121,6 +118,8 @@ def _of_values(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     layout, window = locals_[0].layout, locals_[0].window
     if any(local.layout != layout for local in locals_) or layout.shape != shape_of(node):
         raise Unsupported("an operation on tensors of unequal shape that the mutation reaches")
+    if is_singular(node) and not all(local.is_value for local in locals_):
+        raise Unsupported(_ROUNDED)
     for local in locals_[1:]:
         window = window.united(local.window)
     readers: dict[fx.Node, Callable[[Run], Any]] = {}

@@ -14,6 +14,9 @@ from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, feeds
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, Unsupported, arguments
 from kipoi_deepmr.mutagenesis.local.windows import Window
 
+# Stands where there is no entry: roots, logarithms and reciprocals of it are finite.
+_ANY = 0.5
+
 
 def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) -> tuple[Window, int, int, Window]:
     """Return the output's window, kernel, stride and the stretch of the input that it needs."""
@@ -58,8 +61,9 @@ def _max_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         first, *others = _taps(patch(run), size, step, window.width)
         for other in others:
             first = torch.maximum(first, other)
-        if gone is not None:  # nothing but the padding's -inf
-            first = first.masked_fill(gone.reshape(*gone.shape, *(1 for _ in layout.sizes[1:])), 0.0)
+        if gone is not None:
+            # Nothing but the padding's -inf, which zero cannot multiply away, nor what a logarithm makes of zero.
+            first = first.masked_fill(gone.reshape(*gone.shape, *(1 for _ in layout.sizes[1:])), _ANY)
         return first
 
     return pooled, pool

@@ -42,13 +42,15 @@ def dimension(dim: int, layout: Layout) -> int:
     return (dim if dim >= 0 else dim + len(layout.dims) + 1) - 1
 
 
+COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne")
 _SINGULAR = {aten.sqrt.default, aten.rsqrt.default, aten.log.default, aten.log2.default, aten.log10.default}
-_SINGULAR |= {aten.reciprocal.default}
+_SINGULAR |= {aten.reciprocal.default, aten.sign.default}
+_SINGULAR |= {getattr(getattr(aten, name), kind) for name in COMPARISONS for kind in ("Scalar", "Tensor")}
 _ENDS = {aten.convolution.default, aten.addmm.default, aten.mm.default, aten.bmm.default}
 
 
 def is_singular(node: fx.Node) -> bool:
-    """Tell whether an operation makes much of a small error of an argument near zero."""
+    """Tell whether an operation makes much of a small error of its argument: near zero, or at a threshold."""
     if node.target is aten.pow.Tensor_Scalar:
         exponent = arguments(node)[1]
         return exponent < 1
