@@ -7,9 +7,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import kipoi
 import numpy as np
 import pytest
 import torch
+from kipoi.sources import LocalSource
 from torch import nn
 
 from kipoi_deepmr.config import Config, parse_config
@@ -662,3 +664,38 @@ def test_loading_leaves_torch_load_alone_and_lets_models_use_it_in_any_way(tmp_p
     )
     load_model(str(write_model(tmp_path / "m", code=code)), "dir")
     assert torch.load is original
+
+
+# Models of a group
+
+NO_NETWORK = """\
+import numpy as np
+from kipoi.model import BaseModel
+
+
+class Model(BaseModel):
+    def __init__(self, weights, seed):
+        self.seed = seed
+
+    def predict_on_batch(self, x):
+        return np.full((len(x), 4), float(self.seed))
+"""
+
+
+def test_models_of_a_group_have_their_own_digests_and_the_authors_configuration(tmp_path):
+    folder = write_model(tmp_path / "zoo" / "group")
+    (folder / "model.py").write_text(NO_NETWORK)
+    text = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").unlink()
+    head = "defined_as: model.Model\nargs: {weights: weights.pt, seed: {{ seed }}}\n"
+    block = "postprocessing:\n  deepmr:\n    uncertainty: {seed: {{ seed }}}\n"
+    (folder / "model-template.yaml").write_text(head + text[text.index("default_dataloader") :] + block)
+    (folder / "models.tsv").write_text("model\tseed\nA\t1\nB\t2\n")
+    kipoi.config.add_source("group", LocalSource(str(tmp_path / "zoo")))
+    one, two = load_model("group/A", "group"), load_model("group/B", "group")
+    assert (one.folder, one.weights_digest()) != (two.folder, two.weights_digest())
+    assert one.weights_digest() == load_model("group/A", "group").weights_digest()
+    assert (one.suggested_config(), two.suggested_config()) == (
+        {"uncertainty": {"seed": 1}},
+        {"uncertainty": {"seed": 2}},
+    )

@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ConfigError, ModelError
+from kipoi_deepmr.model.description import read_description
 from kipoi_deepmr.model.function import ModelFiles, OpaqueNetwork, PredictFunction, to_tensors
 from kipoi_deepmr.model.layout import leaves
 from kipoi_deepmr.model.network import evaluating, find_module, float_dtype, weights_digest
@@ -40,15 +41,12 @@ class LoadedModel:
         What the user called it.
     folder : pathlib.Path
         Its local directory, which the models of a group share.
-    described : dict
-        What its model.yaml says.
     """
 
     kipoi: Any
     name: str
     source: str
     folder: Path
-    described: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -57,7 +55,9 @@ class LoadedModel:
 
     @property
     def _files(self) -> ModelFiles:
-        return ModelFiles(self.folder, json.dumps(self.described, sort_keys=True, default=str))
+        return ModelFiles(
+            self.folder, json.dumps(read_description(self.name, self.folder), sort_keys=True, default=str)
+        )
 
     def members(self) -> list[nn.Module]:
         """Return the networks of the ensemble inside the model: its attribute `members`, a sequence or a dict.
@@ -319,7 +319,7 @@ class LoadedModel:
         ConfigError
             If it is no mapping.
         """
-        block: Any = self.described
+        block: Any = read_description(self.name, self.folder)
         for key in ("postprocessing", "deepmr"):
             block = block.get(key) if isinstance(block, Mapping) else None
         if not isinstance(block, Mapping | None):

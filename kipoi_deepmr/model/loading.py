@@ -5,15 +5,15 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from kipoi_deepmr.errors import ModelError, suggestion
+from kipoi_deepmr.model.description import read_description
 from kipoi_deepmr.model.imports import is_inside, is_installed
 from kipoi_deepmr.model.keras import keras_2
 from kipoi_deepmr.model.loaded import LoadedModel, causes, reason
@@ -67,26 +67,13 @@ def load_model(name: str, source: str = "kipoi", directory: Path | None = None) 
     except Exception as error:
         raise ModelError(_explain_source(name, source, error)) from error
     try:
-        described = _described(name, folder)
-        loaded = _loaded(name, source, folder, is_keras=_is_keras(described))
+        loaded = _loaded(name, source, folder)
     except Exception as error:
         raise ModelError(_explain_load(name, folder, error)) from error
-    return LoadedModel(loaded, name, source, folder, described)
+    return LoadedModel(loaded, name, source, folder)
 
 
-def _described(name: str, folder: Path) -> dict[str, Any]:
-    """Return what model.yaml says, or model-template.yaml with the row of the model in models.tsv."""
-    path = next((path for path in (folder / "model.yaml", folder / "model.yml") if path.exists()), None)
-    if path is not None:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    from kipoi.sources import LocalComponentGroup
-
-    group = LocalComponentGroup.load(str(folder))
-    row = next(row for row in group.df.model if name == row or name.endswith(f"/{row}"))
-    return yaml.safe_load(group.template.render(**group.get_model_row(row))) or {}
-
-
-def _loaded(name: str, source: str, folder: Path, *, is_keras: bool) -> Any:
+def _loaded(name: str, source: str, folder: Path) -> Any:
     import kipoi
 
     def load() -> Any:
@@ -97,7 +84,7 @@ def _loaded(name: str, source: str, folder: Path, *, is_keras: bool) -> Any:
     try:
         return load()
     except Exception as error:
-        if not is_keras or not importlib.util.find_spec("tensorflow"):
+        if not _is_keras(name, folder) or not importlib.util.find_spec("tensorflow"):
             raise
         if not importlib.util.find_spec("tf_keras"):
             error.add_note(_KERAS_2)
@@ -112,8 +99,9 @@ def _loaded(name: str, source: str, folder: Path, *, is_keras: bool) -> Any:
     raise first
 
 
-def _is_keras(described: Mapping[str, Any]) -> bool:
+def _is_keras(name: str, folder: Path) -> bool:
     """Tell whether a model is described as one of Keras."""
+    described = read_description(name, folder)
     return any("keras" in str(described.get(key, "")).lower() for key in ("defined_as", "type"))
 
 

@@ -117,7 +117,7 @@ class SequenceNetwork(nn.Module):
         if not self.opaque and float_dtype(self.module) is None:
             return sequence, others
         wanted = sequence_dtype(self.module, self._own_layout)
-        if wanted == sequence.dtype:
+        if wanted == sequence.dtype or (_embeds(self.module) and not sequence.is_floating_point()):
             return sequence, others
         real = [other.is_floating_point() and wanted.is_floating_point for other in others]
         return sequence.to(wanted), tuple(
@@ -276,8 +276,11 @@ def sequence_dtype(module: nn.Module, layout: Layout) -> torch.dtype:
         return float_dtype(module) or torch.float32
     given = torch.as_tensor(np.empty(0, layout.dtype)).dtype
     real = float_dtype(module) or (given if given.is_floating_point else torch.float32)
-    embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
-    return real if given.is_floating_point or not embeds else given
+    return real if given.is_floating_point or not _embeds(module) else given
+
+
+def _embeds(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
 
 
 def float_dtype(module: nn.Module) -> torch.dtype | None:
