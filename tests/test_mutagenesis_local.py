@@ -299,7 +299,6 @@ UNSUPPORTED = {
     "cumsum": lambda x: x.cumsum(-1) / LENGTH,
     "sort": lambda x: x.sort(-1).values,
     "attention": lambda x: (x.transpose(1, 2) @ x).softmax(-1) @ x.transpose(1, 2) @ x,
-    "mean over channels": lambda x: x - x.mean(1, keepdim=True),
     "mean over positions, kept": lambda x: x * x.mean(-1, keepdim=True),
 }
 
