@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kipoi_deepmr.mutagenesis.blocks import Block, to_numpy
-from kipoi_deepmr.mutagenesis.full import PROBE, FullEngine
+from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.local.engine import LocalEngine
 from kipoi_deepmr.mutagenesis.precision import products_in
+from kipoi_deepmr.mutagenesis.probe import PROBE
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import ThinnedNetwork
 

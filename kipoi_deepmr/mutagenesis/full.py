@@ -15,6 +15,7 @@ from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments, Coverage, Grid, to_numpy
 from kipoi_deepmr.mutagenesis.graph import Passes, WholePasses, capture
 from kipoi_deepmr.mutagenesis.precision import Precision, products_in
+from kipoi_deepmr.mutagenesis.probe import PROBE, check_independence, rows_keep_their_masks
 from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import MCDropout
@@ -24,9 +25,7 @@ logger = logging.getLogger(__name__)
 _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
 _ELSEWHERE = "cuda"
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
-PROBE = 4
 _Result = TypeVar("_Result")
-_PROBE_TOLERANCE = 1e-4
 
 
 @dataclass
@@ -93,8 +92,9 @@ class FullEngine:
             self.batch_size = int(np.clip(self.memory_of(device) // max(row, 1), 1, largest))
         if self._mix_sequences is None:
             self._whole_rows = self.batch_size
-            self._check_rows_are_independent(block, passes)
-            self._mix_sequences = self._rows_keep_their_masks(block, passes)
+            with torch.inference_mode(), products_in(self.whole_precision):
+                check_independence(passes, self.draws, block, self.network.layout.position_axis)
+                self._mix_sequences = rows_keep_their_masks(passes, self.draws, block)
             if not self._mix_sequences:
                 logger.info("the network mixes the rows of a batch: a batch holds the mutants of one sequence only")
         return passes
@@ -368,45 +368,10 @@ class FullEngine:
                 )
         return self._passes[rows]
 
-    def _rows_keep_their_masks(self, block: Block, passes: Passes) -> bool:
-        """Try whether a batch of two sequences gives each the prediction that it has alone."""
-        names = [block.names[0], block.names[0] + " (another)"]
-        row_of = torch.tensor([0, 1, 1, 0], device=block.sequence.device)[:PROBE]
-        with torch.inference_mode():
-            saved = passes.before(*self._first(block))
-            mixed = passes.after(saved, self.draws.masks(names, 0).rows(row_of))
-            alone = [passes.after(saved, self.draws.masks([name], 0).rows(None)) for name in names]
-        expected = torch.stack([alone[int(row)][index] for index, row in enumerate(row_of)])
-        tolerance = _PROBE_TOLERANCE * float(expected.abs().max())
-        return bool(torch.allclose(mixed, expected, rtol=0, atol=max(tolerance, 1e-12)))
-
-    def _check_rows_are_independent(self, block: Block, passes: Passes) -> None:
-        """Raise unless a prediction is the same each time and in any company."""
-        sequence, others = self._first(block)
-        company = torch.cat([sequence[:1], sequence[1:].roll(1, self.network.layout.position_axis + 1)])
-        masks = self.draws.masks(block.names[:1], 0).rows(None)
-        with torch.inference_mode(), products_in(self.whole_precision):
-            alone, again, mixed = (
-                passes.after(passes.before(given, others), masks)[0].double() for given in (sequence, sequence, company)
-            )
-        rounding = 16 * torch.finfo(torch.float32).eps * alone.abs().max()
-        allowed = _PROBE_TOLERANCE * alone.abs() + rounding
-        for other, reason in ((again, "of one sequence differs from call to call"), (mixed, "depends on its batch")):
-            if bool(((other - alone).abs() > allowed).any()):
-                raise ModelError(
-                    f"the model's prediction {reason}, also where all dropout masks are fixed: by "
-                    f"{float((other - alone).abs().max()):.2g} where it is {float(alone.abs().max()):.2g}. An effect would "
-                    "not be that of a mutation. Look for noise, or for statistics of the batch, in its forward pass"
-                )
-
     def _eps(self, block: Block) -> float:
         """Return the relative rounding of a prediction; that of a model torch cannot look into is taken as float32."""
         is_double = block.sequence.dtype == torch.float64 and not getattr(self.network, "opaque", False)
         return torch.finfo(torch.float64 if is_double else torch.float32).eps
-
-    def _first(self, block: Block) -> tuple[Tensor, list[Tensor]]:
-        index = torch.zeros(PROBE, dtype=torch.int64, device=block.sequence.device)
-        return block.sequence[index], [other[index] for other in block.others]
 
     def _spans(self, rows: int) -> Iterator[tuple[int, int]]:
         size = self._whole_rows if self._mix_sequences else 1
