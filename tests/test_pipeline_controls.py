@@ -108,6 +108,41 @@ def _same(found, permuted, distances, distance):
     assert int(found["n_permuted"]) == PERMUTED
 
 
+def test_kept_draws_are_permuted_as_a_plain_loop_does(tmp_path):
+    changes = {
+        "effects": {"keep_draws": True},
+        "mr": {"methods": ["cross_fitted_ivw", "ivw", "cross_fitted_egger"], "bidirectional": True},
+        "controls": {"permuted_exposure": PERMUTED, "seed": 3},
+    }
+    tree = go(tmp_path, changes=changes)
+    effects = tree["effects"].to_dataset().load()
+    mutant = np.isnan(effects["exposure_effect"].values).argsort(-1, kind="stable")[..., :3]
+    for e, path in itertools.product(range(2), ("", "reverse/")):
+        local = tree[f"{path}local"].to_dataset().load()
+        for s in np.flatnonzero(effects["bound"].values[e]):
+            draws = [effects[f"{side}_draws"].values[i, s] for side, i in (("exposure", e), ("outcome", 0))]
+            cause, effect = (np.take_along_axis(d, mutant[e, s][None], -1) for d in (draws[::-1] if path else draws))
+            for m, method in ((0, mr.cross_fitted_ivw), (2, mr.cross_fitted_egger)):
+                found = []
+                for order in orders_of(effects, e, s):
+                    x, y = (a.reshape(DRAWS, -1) for a in (cause[:, order], effect))
+                    y = np.where((np.ptp(x, axis=0) == 0) | (np.ptp(y, axis=0) == 0), np.nan, y)
+                    found.append(method(x, y))
+                one = local.isel(exposure=e, outcome=0, sequence=s, method=m)
+                estimate, se = (np.array([getattr(result, name) for result in found]) for name in ("estimate", "se"))
+                answered = np.isfinite(estimate)
+                assert int(one["n_permuted"]) == answered.sum()
+                if answered.any():
+                    np.testing.assert_allclose(one["permuted_mean"], estimate[answered].mean(), rtol=1e-6)
+                    np.testing.assert_allclose(one["permuted_sd"], estimate[answered].std(), rtol=1e-6)
+                if answered.any() and np.isfinite(one["estimate"]):
+                    beyond = (abs(estimate / se)[answered] >= abs(one["estimate"] / one["se"]).item()).sum()
+                    np.testing.assert_allclose(one["permuted_pvalue"], (1 + beyond) / (1 + answered.sum()))
+    assert (tree["local"]["n_permuted"].values > 0).any((0, 1, 2)).all()
+    again = re_estimate(tmp_path / "out.zarr", controls={"permuted_exposure": PERMUTED, "seed": 3})
+    assert_same_results(again, tree)
+
+
 def make_store(folder, effect, seed=0):
     """Replace the effects of a finished store by simulated ones with a known effect of exposures on the outcome."""
     path = folder / "simulated.zarr"

@@ -206,13 +206,13 @@ def test_records_hold_both_directions_and_the_controls():
     assert [shown.count(line) for line in ("In reverse: ", "Control: ", "Control in reverse")] == [1, 1, 1]
 
 
-def test_the_terminal_says_why_methods_are_not_permuted():
+def test_the_terminal_says_which_methods_are_permuted():
     results = make_results()
     overall = results["global"].to_dataset()
     for name, term in terms.GLOBAL_PERMUTED.items():
         overall[name] = (term.dims, np.ones([overall.sizes[dim] for dim in term.dims]))
     results["global"] = xr.DataTree(overall)
-    assert "not permuted" not in terminal_table(results)
+    assert "need every draw" not in terminal_table(results)
     overall["n_permuted"][..., 1] = 0
     results["global"] = xr.DataTree(overall)
-    assert "methods that need every draw are not permuted" in terminal_table(results)
+    assert "methods that need every draw are permuted where the store keeps" in terminal_table(results)

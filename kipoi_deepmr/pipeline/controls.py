@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kipoi_deepmr import meta, terms
 from kipoi_deepmr.config import Config, ControlsSection
 from kipoi_deepmr.cube import CONTROLS_GROUP
 from kipoi_deepmr.errors import ConfigError
+from kipoi_deepmr.pipeline.drawn import DrawnEstimates
 from kipoi_deepmr.pipeline.local import Progress, fit, unseen
 from kipoi_deepmr.pipeline.methods import needs_all, needs_draws
 from kipoi_deepmr.pipeline.summary import FloatArray, Summary, summaries
@@ -77,6 +79,7 @@ def with_permutations(
     local: xr.Dataset,
     overall: xr.Dataset,
     config: Config,
+    drawn: DrawnEstimates,
     *,
     reverse: bool = False,
     progress: Progress = unseen,
@@ -91,6 +94,8 @@ def with_permutations(
         The groups `/local` and `/global`.
     config
         Its `controls` say how often, the sections `mr` and `meta` how estimates are made.
+    drawn
+        Knows the draws, where the store keeps them.
     reverse
         Whether the outcomes count as causes.
     progress
@@ -99,7 +104,8 @@ def with_permutations(
     Returns
     -------
     local, overall : xarray.Dataset
-        With the variables of `terms.LOCAL_PERMUTED` and `terms.GLOBAL_PERMUTED`; NaN for methods that need every draw.
+        With the variables of `terms.LOCAL_PERMUTED` and `terms.GLOBAL_PERMUTED`; NaN for methods that need every draw of
+        a store that does not keep them.
 
     Notes
     -----
@@ -118,7 +124,7 @@ def with_permutations(
     found_local = _blank(terms.LOCAL_PERMUTED, local)
     found_global = _blank(terms.GLOBAL_PERMUTED, overall)
     for exposure in range(effects.sizes[terms.EXPOSURE]):
-        sequences, estimate, se = _permuted(effects, exposure, config, reverse, progress)
+        sequences, estimate, se = _permuted(effects, exposure, config, drawn, reverse, progress)
         own = [local[name].values[exposure][:, sequences] for name in ("estimate", "se")]
         distances = np.abs(estimate / se), np.abs(own[0] / own[1])
         for name, array in _described(estimate, *distances, config.mr.alpha).items():
@@ -142,22 +148,36 @@ def with_permutations(
 
 
 def _permuted(
-    effects: xr.Dataset, exposure: int, config: Config, reverse: bool, progress: Progress
+    effects: xr.Dataset, exposure: int, config: Config, drawn: DrawnEstimates, reverse: bool, progress: Progress
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Return sequences, and estimates and errors, shape (permutation, outcome, sequence, method)."""
     names = effects[terms.SEQUENCE].values
     count, sequences, parts = config.controls.permuted_exposure, [], []
-    methods = [method for method in config.mr.methods if not needs_draws(method)]
-    for summary in summaries(effects, jointly=any(map(needs_all, methods)), only=exposure):
+    methods = config.mr.methods
+    from_draws = [index for index, method in enumerate(methods) if drawn.kept and needs_draws(method)]
+    jointly = any(needs_all(method) for method in methods if not needs_draws(method))
+    for summary in summaries(effects, jointly=jointly, only=exposure):
         turned = summary.reversed() if reverse else summary
-        generators = [generator_of(config.controls.seed, "permuted", str(names[index])) for index in summary.sequences]
+        orders_of = partial(_orders, turned, names[summary.sequences], config.controls)
         rounds = []
-        for _ in range(count):
-            orders = np.stack([_order(turned, row, generator) for row, generator in enumerate(generators)])
-            values = fit(turned.permuted(orders).selected(config.mr.min_f), config.mr, ("estimate", "se"), progress)
+        for orders in zip(*map(orders_of, range(len(summary.sequences))), strict=True):
+            permuted = turned.permuted(np.stack(orders)).selected(config.mr.min_f)
+            values = fit(permuted, config.mr, ("estimate", "se"), progress)
             rounds.append([values["estimate"], values["se"]])
+        found = np.array(rounds)
+        for index in from_draws:
+            found[..., index] = drawn.permuted(
+                methods[index],
+                config.mr,
+                exposure,
+                summary.sequences,
+                orders_of,
+                count,
+                reverse=reverse,
+                progress=progress,
+            )
         sequences.append(summary.sequences)
-        parts.append(np.array(rounds))
+        parts.append(found)
     if not parts:
         shape = (count, effects.sizes[terms.OUTCOME], 0, len(config.mr.methods))
         return np.zeros(0, dtype=np.int64), np.zeros(shape), np.zeros(shape)
@@ -165,13 +185,17 @@ def _permuted(
     return np.concatenate(sequences), whole[:, 0], whole[:, 1]
 
 
-def _order(summary: Summary, row: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _orders(
+    summary: Summary, names: NDArray[np.str_], controls: ControlsSection, row: int
+) -> Iterator[NDArray[np.int64]]:
     """Permute the positions of a sequence that have mutants with errors on both sides; the others stay."""
     with_error = ((summary.bxse[:, row] > 0) & (summary.byse[:, row] > 0)).any(0)
     usable = np.flatnonzero(with_error.reshape(summary.n_positions, -1).any(1))
-    order = np.arange(summary.n_positions)
-    order[usable] = generator.permutation(usable)
-    return order
+    generator = generator_of(controls.seed, "permuted", str(names[row]))
+    for _ in range(controls.permuted_exposure):
+        order = np.arange(summary.n_positions)
+        order[usable] = generator.permutation(usable)
+        yield order
 
 
 def _distance_of_mean(estimate: FloatArray, axis: int) -> FloatArray:

@@ -1,7 +1,7 @@
 """Local effects by methods that need every draw: while the draws are in memory, or from a store that kept them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,14 @@ class DrawnEstimates:
     effects: xr.Dataset
     stored: xr.Dataset | None
 
+    @property
+    def kept(self) -> bool:
+        """Whether the store keeps the draws themselves."""
+        return "exposure_draws" in self.effects
+
     def has(self, method: Method, section: MRSection, *, reverse: bool) -> bool:
         """Tell whether a method can be estimated in a direction: it needs no draws, or they or its estimates are there."""
-        if not needs_draws(method) or "exposure_draws" in self.effects:
+        if not needs_draws(method) or self.kept:
             return True
         return self._number(method, section, reverse) is not None
 
@@ -127,7 +132,7 @@ class DrawnEstimates:
         reverse
             Whether the effect is that of the outcomes on the exposure.
         """
-        if "exposure_draws" in self.effects:
+        if self.kept:
             return self._made(method, section, exposure, sequences, reverse)
         number = self._number(method, section, reverse)
         if self.stored is None or number is None:
@@ -141,20 +146,71 @@ class DrawnEstimates:
         self, method: Method, section: MRSection, exposure: int, sequences: NDArray[np.int64], reverse: bool
     ) -> Mapping[str, NDArray[Any]]:
         alone = section.model_copy(update={"methods": [method]})
-        outcomes = self.effects.sizes[terms.OUTCOME]
-        path = Path(self.effects.encoding["source"])
-        found = {name: np.full((outcomes, len(sequences)), *blank(name)) for name in _VARIABLES}
-        for index, sequence in enumerate(sequences):
-            with explained(path, "read"):
-                one = self.effects.isel({terms.EXPOSURE: exposure, terms.SEQUENCE: sequence})
-                cause = one["exposure_draws"].values.reshape(one.sizes[terms.DRAW], -1)
-            for outcome in range(outcomes):
-                with explained(path, "read"):
-                    effect = one["outcome_draws"].isel({terms.OUTCOME: outcome}).values.reshape(cause.shape)
-                pair = (effect, cause) if reverse else (cause, effect)
-                for name, array in _fit(*pair, alone, self.effects.attrs["standard_error"]).items():
-                    found[name][outcome, index] = array[0]
+        shape = self.effects.sizes[terms.OUTCOME], len(sequences)
+        found = {name: np.full(shape, *blank(name)) for name in _VARIABLES}
+        for outcome, index, cause, effect in self._pairs(exposure, sequences, reverse):
+            values = _fit(_flat(cause), _flat(effect), alone, self.effects.attrs["standard_error"])
+            for name, array in values.items():
+                found[name][outcome, index] = array[0]
         return found
+
+    def permuted(
+        self,
+        method: Method,
+        section: MRSection,
+        exposure: int,
+        sequences: NDArray[np.int64],
+        orders_of: Callable[[int], Iterable[NDArray[np.int64]]],
+        count: int,
+        *,
+        reverse: bool,
+        progress: Callable[[int], object],
+    ) -> NDArray[np.float64]:
+        """Estimate from kept draws of which those of the cause are moved to other positions, in all draws the same way.
+
+        Parameters
+        ----------
+        method, section, exposure, sequences, reverse
+            As in `of`.
+        orders_of
+            Gives for a number in `sequences` its permutations: for each position the one its three mutants come from.
+        count
+            Number of permutations.
+        progress
+            Called with the number of permutations of a sequence that are done.
+
+        Returns
+        -------
+        numpy.ndarray, shape=(permutation, 2, outcome, sequence)
+            Estimates and standard errors.
+        """
+        alone = section.model_copy(update={"methods": [method]})
+        outcomes = self.effects.sizes[terms.OUTCOME]
+        found = np.full((count, 2, outcomes, len(sequences)), np.nan)
+        for outcome, index, cause, effect in self._pairs(exposure, sequences, reverse):
+            mutants = np.argsort(np.isnan(cause[0]), axis=-1, kind="stable")[None, :, : len(terms.ALLELES) - 1]
+            cause, effect = (np.take_along_axis(array, mutants, axis=-1) for array in (cause, effect))
+            for number, order in enumerate(orders_of(index)):
+                values = _fit(_flat(cause[:, order]), _flat(effect), alone, self.effects.attrs["standard_error"])
+                found[number, :, outcome, index] = values["estimate"][0], values["se"][0]
+            if outcome == outcomes - 1:
+                progress(count)
+        return found
+
+    def _pairs(
+        self, exposure: int, sequences: NDArray[np.int64], reverse: bool
+    ) -> Iterator[tuple[int, int, NDArray[np.float32], NDArray[np.float32]]]:
+        """Yield outcome, number of the sequence, and kept draws of cause and effect, shape (draw, position, allele)."""
+        path = Path(self.effects.encoding["source"])
+        for index, sequence in enumerate(sequences):
+            one = self.effects.isel({terms.EXPOSURE: exposure, terms.SEQUENCE: sequence})
+            with explained(path, "read"):
+                of_exposure = one["exposure_draws"].values
+            for outcome in range(self.effects.sizes[terms.OUTCOME]):
+                with explained(path, "read"):
+                    of_outcome = one["outcome_draws"].isel({terms.OUTCOME: outcome}).values
+                pair = (of_outcome, of_exposure) if reverse else (of_exposure, of_outcome)
+                yield outcome, index, *pair
 
     def _number(self, method: Method, section: MRSection, reverse: bool) -> int | None:
         """Return which of the stored methods is the one that is asked for."""
@@ -191,3 +247,8 @@ def _fit(
             if hasattr(result, name):
                 found[name][index] = getattr(result, name)
     return found
+
+
+def _flat(draws: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (draw, position, allele) as (draw, variant)."""
+    return draws.reshape(len(draws), -1)

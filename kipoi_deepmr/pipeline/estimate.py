@@ -132,8 +132,8 @@ def _both_directions(
 ) -> dict[str, xr.Dataset]:
     groups: dict[str, xr.Dataset] = {}
     directions = (("", False), (f"{REVERSE_GROUP}/", True))[: 1 + config.mr.bidirectional]
-    permuted = sum(not needs_draws(method) for method in config.mr.methods) * config.controls.permuted_exposure
-    rounds = len(directions) * (len(config.mr.methods) + permuted)
+    permuted = sum(drawn.kept or not needs_draws(method) for method in config.mr.methods)
+    rounds = len(directions) * (len(config.mr.methods) + permuted * config.controls.permuted_exposure)
     total = rounds * int((effects["bound"].values & effects["completed"].values).sum())
     with tqdm(
         total=total, desc="estimates", unit=" estimates", delay=_PATIENCE, mininterval=0.5, disable=not progress
@@ -149,7 +149,7 @@ def _both_directions(
             local = with_leave_one_out(local, config.meta, scale, reverse=reverse)
             if config.controls.permuted_exposure:
                 local, overall = with_permutations(
-                    effects, local, overall, config, reverse=reverse, progress=bar.update
+                    effects, local, overall, config, drawn, reverse=reverse, progress=bar.update
                 )
             groups |= {folder + LOCAL_GROUP: local, folder + GLOBAL_GROUP: overall}
     return groups
