@@ -115,7 +115,11 @@ LOCAL: Mapping[str, Term] = {
     "ci_low": Term(_LOCAL_METHOD, "lower end of the confidence interval of estimate", "ratio"),
     "ci_high": Term(_LOCAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
     "pvalue": Term(_LOCAL_METHOD, "two-sided p-value of estimate = 0"),
-    "intercept": Term(_LOCAL_METHOD, "MR-Egger intercept: mean pleiotropic effect of a mutation", "outcome"),
+    "intercept": Term(
+        _LOCAL_METHOD,
+        "MR-Egger intercept: mean pleiotropic effect of a mutation; of radial MR-Egger in standard errors of the outcome",
+        "outcome",
+    ),
     "intercept_se": Term(_LOCAL_METHOD, "standard error of intercept", "outcome"),
     "intercept_pvalue": Term(_LOCAL_METHOD, "two-sided p-value of intercept = 0"),
     "q": Term(_LOCAL_METHOD, "heterogeneity of the instruments: Cochran's Q (IVW), Ruecker's Q' (MR-Egger)"),
@@ -183,6 +187,16 @@ _PERMUTED = {
 }
 LOCAL_PERMUTED: Mapping[str, Term] = {name: Term(_LOCAL_METHOD, *what) for name, what in _PERMUTED.items()}
 GLOBAL_PERMUTED: Mapping[str, Term] = {name: Term(_GLOBAL_METHOD, *what) for name, what in _PERMUTED.items()}
+
+# Every name that an array of a store may have.
+VARIABLES = frozenset(
+    name
+    for known in (
+        *(EFFECTS, DRAWS, COORDS, INDEXES, METHOD_COORDS, LOCAL, LOCAL_INFLUENCE, FROM_DRAWS, GLOBAL),
+        *(LOCAL_PERMUTED, GLOBAL_PERMUTED),
+    )
+    for name in known
+)
 
 # Names in `mr: {methods: [...]}`, in the order in which they are listed.
 METHODS: Mapping[str, str] = {

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -79,7 +80,18 @@ def fails(capsys, *argv, status=1):
     return "\n".join(itertools.dropwhile(lambda line: not line.startswith("error: "), lines))
 
 
-def test_run_shows_progress_and_the_global_table(config, capsys):
+@pytest.fixture
+def terminal(monkeypatch):
+    screen = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr("kipoi_deepmr.cli.arguments.sys", SimpleNamespace(stderr=screen))
+
+
+def test_a_file_gets_no_progress_bar(config, capsys):
+    assert cli.main(["run", "config.yaml", "-o", "out.zarr", "--device", "cpu"]) == 0
+    assert "mutants/s" not in capsys.readouterr().err
+
+
+def test_run_shows_progress_and_the_global_table(config, capsys, terminal):
     assert cli.main(["run", "config.yaml", "-o", "new/out.zarr", "--device", "cpu", "--batch-size", "16"]) == 0
     shown = capsys.readouterr()
     assert "4/4 sequences: 100%" in shown.err
@@ -92,7 +104,7 @@ def test_run_shows_progress_and_the_global_table(config, capsys):
     assert open_results("new/out.zarr")["effects"]["completed"].all()
 
 
-def test_quiet_shows_no_bar_and_twice_no_warnings(config, capsys):
+def test_quiet_shows_no_bar_and_twice_no_warnings(config, capsys, terminal):
     settings = yaml.safe_load(config.read_text())
     settings["sequences"]["per_exposure"] = 25
     config.write_text(yaml.safe_dump(settings))

@@ -370,3 +370,9 @@ def test_a_method_with_options_is_named_and_dumped_as_it_was_written(tmp_path):
         {"name": "ivw_t", "estimator": "ivw_delta", "distribution": "t-dist", "psi": 0.5},
     ]
     assert parse_config(dumped, tmp_path).canonical() == config.canonical()
+
+
+def test_deep_nesting_is_explained(tmp_path):
+    (tmp_path / "deep.yaml").write_text("model: " + "[" * 5000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load_config(tmp_path / "deep.yaml")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,9 +14,14 @@ import xarray as xr
 import zarr
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import Cube, Template, is_store, open_results, write_estimates
+from kipoi_deepmr.cube import Cube, Template, explained, is_store, locked, open_results, write_estimates
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
+
+
+class Died(BaseException):
+    """Stands for a process that is killed."""
+
 
 SIZES = {"exposure": 3, "outcome": 2, "sequence": 5, "position": 6, "allele": 4}
 
@@ -263,7 +269,7 @@ def test_a_store_stays_when_its_replacement_cannot_be_written(tmp_path, monkeypa
     assert files(path) == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "array", "other group", "store with notes"])
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "array", "other group", "notes", "hidden", "deep"])
 def test_what_kipoi_deepmr_did_not_write_is_never_overwritten(tmp_path, kind):
     path = tmp_path / "out.zarr"
     if kind == "file":
@@ -272,9 +278,11 @@ def test_what_kipoi_deepmr_did_not_write_is_never_overwritten(tmp_path, kind):
         zarr.create_array(path, shape=(2,), dtype="int8")
     elif kind == "other group":
         zarr.create_group(path, attributes={"mine": 1})
-    elif kind == "store with notes":
+    elif kind in ("notes", "hidden", "deep"):
         make_store(path)
-        (path / "notes.txt").write_text("mine")
+        mine = path / {"notes": "notes.txt", "hidden": ".notes/notes.txt", "deep": "effects/start/c/notes.txt"}[kind]
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
     else:
         path.mkdir()
         if kind == "folder":
@@ -286,41 +294,62 @@ def test_what_kipoi_deepmr_did_not_write_is_never_overwritten(tmp_path, kind):
     assert path.exists()
 
 
-@pytest.mark.parametrize("end", [".partial", ".replaced", ".estimates"])
-def test_a_folder_of_the_user_beside_the_store_is_never_deleted(tmp_path, end):
-    path = tmp_path / "out.zarr"
+@pytest.mark.parametrize("kind", ["file", "files", "a store"])
+@pytest.mark.parametrize("writing", ["store", "estimates"])
+def test_what_the_user_keeps_beside_the_store_is_never_deleted(tmp_path, kind, writing):
+    path, mine = tmp_path / "out.zarr", tmp_path / "out.zarr.partial"
     make_store(path)
-    mine = tmp_path / f"out.zarr{end}"
-    mine.mkdir()
-    (mine / "thesis.tex").write_text("mine")
-    with pytest.raises(StoreError, match=rf"out.zarr{end} is in the way"):
-        if end == ".estimates":
+    if kind == "a store":
+        shutil.copytree(path, mine)
+    elif kind == "files":
+        mine.mkdir()
+        (mine / "thesis.tex").write_text("mine")
+    else:
+        mine.write_text("mine")
+    shutil.copytree(path, tmp_path / "out.zarr.replaced")
+    before = files(tmp_path)
+    with pytest.raises(StoreError, match=r"out.zarr.partial is in the way"):
+        if writing == "estimates":
             write_estimates(path, make_estimates())
         else:
             Cube.create(path, make_template(), overwrite=True)
-    assert (mine / "thesis.tex").read_text() == "mine"
-    assert is_store(path)
+    assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["empty", "first file", "template", "estimates"])
-def test_what_a_killed_process_left_beside_the_store_is_cleared(tmp_path, kind):
+@pytest.mark.parametrize(("writing", "step"), [*(("store", n) for n in (0, 1, 2, 9, 10**9)), ("estimates", 0)])
+def test_what_a_killed_process_left_beside_the_store_is_cleared_wherever_it_died(tmp_path, monkeypatch, writing, step):
     path = tmp_path / "out.zarr"
     make_store(path)
-    leftover = tmp_path / ("out.zarr.estimates" if kind == "estimates" else "out.zarr.partial")
-    if kind in ("empty", "first file"):
-        leftover.mkdir()
-        if kind == "first file":
-            (leftover / "zarr.0123456789abcdef.partial").write_text("{")
-    elif kind == "template":
-        shutil.copytree(path, leftover)
-        shutil.rmtree(leftover / "effects")
-    else:
-        zarr.create_group(leftover, attributes={"estimates_of": "out.zarr"})
-    if kind == "estimates":
-        write_estimates(path, make_estimates())
-    else:
-        Cube.create(path, make_template(), overwrite=True)
+
+    def write():
+        if writing == "estimates":
+            write_estimates(path, make_estimates())
+        else:
+            Cube.create(path, make_template(), overwrite=True)
+
+    write()
+    with monkeypatch.context() as patch, suppress(Died):
+        count = itertools.count()
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, dying(getattr(os, name), count, step))
+        if step == 10**9:
+            patch.setattr("kipoi_deepmr.cube.folders._MARK", "not yet marked")
+            patch.setattr("pathlib.Path.touch", dying(lambda _: None, itertools.count(), 0))
+        write()
+    assert (tmp_path / "out.zarr.partial").exists()
+    write()
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def dying(original, count, step):
+    """Return a function of the file system that stands for a process that is killed just after a step."""
+
+    def function(*args, **kwargs):
+        original(*args, **kwargs)
+        if next(count) == step:
+            raise Died
+
+    return function
 
 
 def test_estimates_are_replaced_as_a_whole(tmp_path):
@@ -346,10 +375,6 @@ def test_estimates_stay_when_new_ones_do_not_fit_on_the_disk(tmp_path, monkeypat
     assert files(path) == before
 
 
-class Died(BaseException):
-    """Stands for a process that is killed."""
-
-
 @pytest.mark.parametrize("step", range(5))
 def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monkeypatch, step):
     path = tmp_path / "out.zarr"
@@ -371,9 +396,8 @@ def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monk
             patch.setattr("kipoi_deepmr.cube.estimates.consolidate", consolidate)
         with pytest.raises(Died):
             write_estimates(path, make_estimates(2.0, methods=("ivw",)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tree = open_results(path)
+    assert {g for g in plain(path).groups if g != "/"} == {"/effects"}
+    tree = open_results(path)
     found = {float(tree[name]["estimate"].max()) for name in ("local", "global") if name in tree.children}
     assert len(found) <= 1
     for name in ("local", "global"):
@@ -430,3 +454,60 @@ def test_open_results_names_what_is_no_store(tmp_path):
         with pytest.raises(StoreError, match="no store of kipoi_deepmr"):
             open_results(path)
     assert not is_store(tmp_path / "absent.zarr")
+
+
+def test_a_store_that_was_replaced_meanwhile_is_not_written(tmp_path):
+    path = tmp_path / "out.zarr"
+    template, store = make_store(path)
+    Cube.create(path, template, overwrite=True)
+    before = files(path)
+    for write in (lambda: store.write(2, *make_block(template, 2)), lambda: store.note("mine", config="mine")):
+        with pytest.raises(StoreError, match="was replaced by another process"):
+            write()
+    assert files(path) == before
+    shutil.rmtree(path)
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.write(2, *make_block(template, 2))
+
+
+def test_what_another_process_notes_is_kept(tmp_path):
+    path = tmp_path / "out.zarr"
+    _, store = make_store(path)
+    Cube(path).note("theirs", engine="full")
+    store.note("ours")
+    assert plain(path).attrs["history"] == "theirs\nours"
+    assert plain(path).attrs["engine"] == "full"
+
+
+def test_one_process_at_a_time_holds_a_store(tmp_path):
+    path = tmp_path / "new" / "out.zarr"
+    with locked(path, "run"):
+        with pytest.raises(StoreError, match=rf"out.zarr is being written by process {os.getpid()} on .* \(run\)"):
+            with locked(path, "mr"):
+                pass
+        with locked(path.with_name("other.zarr"), "run"):
+            pass
+    # A process that was killed leaves its file, not its lock.
+    (path.parent / ".out.zarr.lock").write_text("process 1")
+    with pytest.raises(KeyError), locked(path, "mr"):
+        raise KeyError
+    assert list(path.parent.iterdir()) == []
+
+
+def test_unfinished_files_of_a_killed_process_are_swept(tmp_path):
+    path = tmp_path / "out.zarr"
+    make_store(path)
+    left = [path / f"zarr.{'a' * 32}.partial", path / f"effects/start/c/0.{'b' * 32}.partial"]
+    for file in left:
+        file.touch()
+    assert not Cube.create(path, make_template(), overwrite=True).completed().any()
+    mine = path / "mine.partial"
+    for file in (*left, mine):
+        file.touch()
+    Cube(path).clear_unfinished()
+    assert [file.exists() for file in (*left, mine)] == [False, False, True]
+
+
+def test_what_zarr_says_while_writing_is_explained(tmp_path):
+    with pytest.raises(StoreError, match="cannot be written"), explained(tmp_path, "written"):
+        raise zarr.errors.ContainsGroupError("a group exists in store")

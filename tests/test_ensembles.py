@@ -10,12 +10,13 @@ import pytest
 import torch
 import xarray as xr
 
-from kipoi_deepmr.config import load_config
+from kipoi_deepmr.config import EffectsSection, MRSection, load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
-from kipoi_deepmr.model import Layout, load_model
+from kipoi_deepmr.model import Layout, LoadedModel, load_model
 from kipoi_deepmr.model.layout import convert
-from kipoi_deepmr.mutagenesis import EnsembleEngine, LocalEngine
-from kipoi_deepmr.pipeline import check, run
+from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
+from kipoi_deepmr.pipeline import check, re_estimate, run
+from kipoi_deepmr.pipeline import members as members_module
 from kipoi_deepmr.pipeline.prepare import prepare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
@@ -210,17 +211,16 @@ def test_layouts_are_converted_into_each_other():
 
 def test_the_engine_is_compared_in_full_on_the_first_member_only(tmp_path, monkeypatch):
     seen = []
-    original = LocalEngine.difference_from_full
 
-    def difference(self, block, positions):
-        seen.append(len(positions))
-        return original(self, block, positions)
+    def counted(local, block, positions, *, spread):
+        seen.append(spread)
+        return agreement.compare(local, block, positions, spread=spread)
 
-    monkeypatch.setattr(LocalEngine, "difference_from_full", difference)
+    monkeypatch.setattr("kipoi_deepmr.mutagenesis.choice.compare", counted)
     with prepare(load_config(ensemble(tmp_path / "p")), device="cpu") as job:
         engine = job.engine(job.block([0]))
     assert isinstance(engine, EnsembleEngine)
-    assert (engine.name, engine.count, seen) == ("local", 3, [8, 1, 1])
+    assert (engine.name, engine.count, seen) == ("local", 3, [agreement.SPREAD, 3, 3])
 
 
 def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_path, caplog):
@@ -281,7 +281,15 @@ def test_members_with_other_tasks_are_refused_before_any_sequence_is_read(tmp_pa
     write_model(tmp_path / "p" / "two", labels=("TF1", "TF2", "TF3", "ATAC"))
     (tmp_path / "p" / "peaks" / "A.bed").write_text("not read\n")
     said = refused(config, TaskError)
-    assert "uncertainty.members: two has no output 'TF2#2' (exposures.B); it has 4 (TF1, TF2, TF3, ATAC)" in said
+    assert "uncertainty.members: two: it has no output 'TF2#2' (exposures.B); it has 4 (TF1, TF2, TF3, ATAC)" in said
+
+
+def test_members_that_read_another_length_are_refused(tmp_path):
+    pooled = PLAIN.replace("nn.Flatten())", "nn.AdaptiveAvgPool1d(1), nn.Flatten())").replace("8 * (length // 4)", "8")
+    config = ensemble(tmp_path / "p", ("one", "two"), code=pooled)
+    write_model(tmp_path / "p" / "two", code=pooled, length=80)
+    said = refused(config, ModelError)
+    assert "uncertainty.members: two: it reads sequences of 80 bp" in said and "of 60 bp" in said
 
 
 def test_a_model_without_members_is_refused(tmp_path):
@@ -301,6 +309,78 @@ def test_draws_of_members_without_dropout_are_refused(tmp_path):
     assert "no dropout" in said
 
 
+def test_the_member_without_dropout_is_named_and_those_of_all_members_are_listed(tmp_path):
+    config = ensemble(tmp_path / "p", uncertainty={"draws": 3})
+    report = check(load_config(config), device="cpu")
+    assert [line.partition(":")[0] for line in report.dropout] == ["one", "one", "two", "two", "three", "three"]
+    write_model(tmp_path / "p" / "two", code=PLAIN, seed=1)
+    said = refused(config, DropoutError)
+    assert "no dropout runs in two" in said and "draws: 1" in said and "mc_dropout" not in said
+
+
+def test_another_dropout_in_any_member_stops_a_resumed_run(tmp_path):
+    config = ensemble(tmp_path / "p", ("one", "two"), uncertainty={"draws": 2})
+    go(config, tmp_path / "out.zarr")
+    path = tmp_path / "p" / "two" / "model.py"
+    path.write_text(path.read_text().replace("p=0.3", "p=0.4"))
+    with pytest.raises(StoreError, match="other dropouts"):
+        go(config, tmp_path / "out.zarr", resume=True)
+
+
+DOUBLE = (
+    CONVOLUTION
+    + """
+
+class Net(Net):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.double()
+"""
+)
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize("first", ["one", "two"])
+def test_members_may_take_other_numbers(tmp_path, draws, first):
+    config = ensemble(tmp_path / "p", ("one", "two"), uncertainty={"draws": draws})
+    expected = go(config, tmp_path / "same.zarr")
+    options = "{auto_resize_len: 60, alphabet_axis: 0, dtype: np.float64}"
+    for name in {first, *(["model"] if first == "one" else [])}:
+        state = torch.load(tmp_path / "p" / name / "weights.pt")
+        write_model(tmp_path / "p" / name, code=DOUBLE, dataloader=options)
+        torch.save({key: tensor.double() for key, tensor in state.items()}, tmp_path / "p" / name / "weights.pt")
+    found = go(config, tmp_path / "mixed.zarr")
+    for name in ("exposure_effect", "exposure_se", "outcome_effect", "outcome_se"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_members_inside_may_be_a_dict(tmp_path):
+    config = inside(tmp_path / "p")
+    expected = go(config, tmp_path / "list.zarr")
+    path = tmp_path / "p" / "model" / "model.py"
+    path.write_text(path.read_text().replace("list(self.model.networks)", "dict(enumerate(self.model.networks))"))
+    found = go(config, tmp_path / "dict.zarr")
+    np.testing.assert_array_equal(found.exposure_se, expected.exposure_se)
+
+
+def test_models_are_asked_before_their_networks_move_to_the_device(tmp_path, monkeypatch):
+    order = []
+    lent, predict = members_module.lent, LoadedModel.predict
+
+    def moved(*args):
+        order.append("moved")
+        return lent(*args)
+
+    def asked(self, *args):
+        order.append("asked")
+        return predict(self, *args)
+
+    monkeypatch.setattr(members_module, "lent", moved)
+    monkeypatch.setattr(LoadedModel, "predict", asked)
+    check(load_config(ensemble(tmp_path / "p")), device="cpu")
+    assert order == ["asked"] * 3 + ["moved"] * 3
+
+
 def test_a_member_that_is_not_there_is_named(tmp_path):
     config = ensemble(tmp_path / "p")
     shutil.rmtree(tmp_path / "p" / "two")
@@ -311,7 +391,7 @@ def test_a_member_with_further_inputs_is_refused(tmp_path):
     config = ensemble(tmp_path / "p")
     folder = own_dataloader(tmp_path / "p" / "two", 0)
     (folder / "dataloader.py").write_text(TRACK)
-    assert "besides the sequence two takes 'track'" in refused(config, ModelError)
+    assert "uncertainty.members: two: besides the sequence two takes 'track'" in refused(config, ModelError)
 
 
 TRACK = '''\
@@ -370,3 +450,19 @@ def test_members_and_draws_have_their_defaults(tmp_path):
     section = load_config(path).uncertainty
     assert [(member.name, member.source) for member in section.members] == [("a", None), ("b", "dir")]
     assert section.draws == 1
+
+
+@pytest.mark.parametrize("method", ["debiased_ivw", "raps", "cross_fitted_ivw"])
+def test_draws_of_one_member_are_not_counted_as_independent(tmp_path, method):
+    path = ensemble(tmp_path / "p", uncertainty={"draws": 3}, code=CONVOLUTION)
+    config = load_config(path)
+    with pytest.raises(
+        ConfigError, match=r"standard_error: monte_carlo: .* 3 thinned networks of each of the 3 members"
+    ):
+        check(config.model_copy(update={"effects": EffectsSection(standard_error="monte_carlo")}), device="cpu")
+    store = tmp_path / "out.zarr"
+    with pytest.raises(ConfigError, match=f"mr.methods: {method}: the error of the mean over draws"):
+        run(config.model_copy(update={"mr": MRSection(methods=[method])}), store, device="cpu", progress=False)
+    run(config, store, device="cpu", progress=False)
+    with pytest.raises(ConfigError, match=f"mr.methods: {method}: the error of the mean over draws"):
+        re_estimate(store, mr={"methods": [method]})

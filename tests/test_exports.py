@@ -1,10 +1,12 @@
 """What `export` leaves behind: whole files or none, and clear words when it cannot."""
 
 import errno
+import io
 import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from kipoi_deepmr import cli, export
@@ -12,6 +14,7 @@ from kipoi_deepmr.cli import export as command
 from kipoi_deepmr.errors import DependencyError, OutputError, SelectionError, StoreError
 from kipoi_deepmr.exports import FORMATS, files
 from kipoi_deepmr.exports.files import Files
+from kipoi_deepmr.exports.writers import TextTable
 from kipoi_deepmr.tracks import SUMMARIES
 from tests.small_stores import write_store
 
@@ -52,6 +55,17 @@ def test_every_format_from_the_command_line(store, tmp_path, capsys, form):
     shown = capsys.readouterr()
     assert [line.rsplit("/", 1)[1] for line in json.loads(shown.out)] == FILES[form].split()
     assert shown.err == ""
+
+
+@pytest.mark.parametrize("form", ["bed", "bedgraph", "bigwig", "vcf"])
+def test_names_do_not_depend_on_what_is_chosen(store, tmp_path, form):
+    # TF#1, which comes first, is spelled TF_1.
+    paths = export(store, form, tmp_path, exposure=["TF 1"])
+    if form == "vcf":
+        assert "EFFECT_TF_1_2=" in paths[0].read_text()
+        assert "EFFECT_TF_1=" not in paths[0].read_text()
+    else:
+        assert "TF_1_2." in paths[0].name
 
 
 @pytest.mark.parametrize("form", FILES)
@@ -138,6 +152,13 @@ def test_options_that_are_not_known(store, tmp_path):
     with pytest.raises(StoreError, match="does not exist"):
         export(tmp_path / "absent.zarr", "tsv", tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_name_that_reads_as_nothing_is_refused(tmp_path):
+    table = TextTable(io.StringIO())
+    table.add(pd.DataFrame({"exposure": ["CTCF", None], "b": [1.0, float("nan")]}))
+    with pytest.raises(OutputError, match="column exposure of the table holds the name 'NA'"):
+        table.add(pd.DataFrame({"exposure": ["NA"], "b": [1.0]}))
 
 
 def test_sequences_that_are_not_completed(tmp_path):

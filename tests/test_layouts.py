@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from kipoi_deepmr.config import load_config
-from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, TaskError
-from kipoi_deepmr.model import Reduction, load_model
+from kipoi_deepmr.config import load_config, parse_config
+from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
+from kipoi_deepmr.model import Reduction, load_model, select
 from kipoi_deepmr.pipeline import check, run
 from kipoi_deepmr.pipeline.draft import draft
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
@@ -142,6 +143,64 @@ def test_text_beside_a_track_in_a_dict(folder, plain):
     assert_same(effects_of(write_project(folder, {"sequences": {"length": 60}})), plain, factor=2)
 
 
+TEXT_BODY = """rows = [[[float(base == letter) for base in {text}] for letter in "{letters}"] for text in x{key}]
+        return self.net(torch.tensor(rows)).detach().numpy()"""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body"),
+    [
+        ("str(seq).lower()", {"text": "text", "letters": "acgt", "key": ""}),
+        ("np.array([str(seq)])", {"text": "text[0]", "letters": "ACGT", "key": ""}),
+        ("np.bytes_(str(seq))", {"text": "text.decode()", "letters": "ACGT", "key": ""}),
+    ],
+    ids=["lower case", "an axis of length 1", "bytes"],
+)
+def test_text_is_given_back_as_the_dataloader_writes_it(folder, plain, inputs, body):
+    write_model(folder / "model", code=CUSTOM.format(body=TEXT_BODY.format(**body)))
+    edit(folder / "model", HEAD)
+    own_loader(folder / "model", inputs, "StringSeqIntervalDl({intervals}, fasta_file)")
+    assert_same(effects_of(write_project(folder, {"sequences": {"length": 60}})), plain)
+
+
+def test_text_and_its_reverse_complement_are_mutated_alike(folder, plain):
+    body = """turned = [str(text)[::-1].translate(str.maketrans("ACGT", "TGCA")) for text in x["rev"]]
+        assert turned == list(x["fwd"])
+        """ + TEXT_BODY.format(text="text", letters="ACGT", key='["fwd"]')
+    write_model(folder / "model", code=CUSTOM.format(body=body))
+    edit(folder / "model", HEAD)
+    turned = 'str(seq)[::-1].translate(str.maketrans("ACGT", "TGCA"))'
+    own_loader(folder / "model", f'{{"fwd": seq, "rev": {turned}}}', "StringSeqIntervalDl({intervals}, fasta_file)")
+    found = effects_of(write_project(folder, {"sequences": {"length": 60}, "dataloader": {"sequence_input": "all"}}))
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "seq", "cell"), [('{"seq": seq, "cell": cell}', '["seq"]', '["cell"]'), ("[cell, seq]", "[1]", "[0]")]
+)
+def test_a_text_beside_the_sequence_is_that_of_each_sequence(folder, plain, inputs, seq, cell):
+    body = f"""gain = np.array([2.0 if str(c) == "liver" else 1.0 for c in x{cell}], "float32")
+        return self.net(torch.from_numpy(np.ascontiguousarray(x{seq}))).detach().numpy() * gain[:, None]"""
+    write_model(folder / "model", code=CUSTOM.format(body=body))
+    edit(folder / "model", HEAD)
+    own_loader(
+        folder / "model",
+        inputs.replace("cell}", '"liver" if ranges.start % 2 else "k562"}').replace(
+            "[cell,", '["liver" if ranges.start % 2 else "k562",'
+        ),
+    )
+    found = effects_of(write_project(folder))
+    gain = 1.0 + plain.start.values % 2
+    np.testing.assert_allclose(found.outcome_effect, plain.outcome_effect * gain[:, None, None], rtol=0, atol=1e-6)
+
+
+def test_inputs_in_inputs_are_refused(folder):
+    write_model(folder / "model")
+    own_loader(folder / "model", '{"dna": {"seq": seq}}')
+    with pytest.raises(ModelError, match="gives the input 'dna' as dict, needed is an array"):
+        check(load_config(write_project(folder)), device="cpu")
+
+
 def test_a_track_that_stays_fixed_is_that_of_each_sequence(folder, plain):
     code = CONVOLUTION.replace(
         "def forward(self, x):\n        return self.last(self.second(self.first(x)))",
@@ -225,6 +284,31 @@ def test_what_predict_on_batch_does_more_counts(folder, plain, caplog):
     assert "it does more than call the network: every mutant goes through predict_on_batch" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("given", "forward"),
+    [
+        ("torch.from_numpy(x).transpose(1, 2)", "assert x.shape[-1] == 4\n        x = x.transpose(1, 2)"),
+        ("torch.from_numpy(x)[:, :, None]", "x = x[:, :, 0, :]"),
+    ],
+    ids=["AssertionError", "IndexError"],
+)
+def test_a_network_that_fails_in_any_way_is_asked_through_predict_on_batch(folder, plain, given, forward):
+    code = CUSTOM.format(body=f"return self.net({given}).detach().numpy()")
+    code = code.replace("def forward(self, x):", f"def forward(self, x):\n        {forward}")
+    write_model(folder / "model", code=code)
+    edit(folder / "model", HEAD)
+    assert_same(effects_of(write_project(folder)), plain)
+
+
+def test_what_else_is_read_is_not_called_chance(folder):
+    body = "return (2 if x.dtype == np.int8 else 1) * self.net(torch.from_numpy(x).float()).detach().numpy()"
+    write_model(folder / "model", code=CUSTOM.format(body=body))
+    edit(folder / "model", HEAD)
+    own_loader(folder / "model", "seq.astype(np.int8)")
+    with pytest.raises(ModelError, match="gives the same values each time: it reads something in them"):
+        check(load_config(write_project(folder)), device="cpu")
+
+
 def test_chance_in_predict_on_batch_is_an_error(folder):
     write_model(folder / "model", code=CUSTOM.format(body="return np.random.rand(len(x), 4)"))
     edit(folder / "model", HEAD)
@@ -281,6 +365,34 @@ def test_a_model_without_a_network_runs_in_an_ensemble(folder):
             np.testing.assert_allclose(at.outcome_se, moved.std(0)[2:], rtol=0, atol=2e-6)
 
 
+def test_what_lies_beside_a_model_without_a_network_does_not_change_it_but_its_files_do(folder):
+    for seed in (0, 1):
+        table(folder / f"m{seed}", seed)
+    table(folder / "model", 0)
+    members = {"method": "ensemble", "draws": 1, "members": ["m0", "m1"]}
+    config = write_project(folder, {"uncertainty": members, "mutagenesis": {"positions": [20, 22], "engine": "auto"}})
+    output = folder / "m0" / "out.zarr"
+    run(load_config(config), output, device="cpu", progress=False)
+    (folder / "m0" / "report.html").write_text("report")
+    (folder / "m0" / "config.yaml").write_text("a: 1")
+    run(load_config(config), output, device="cpu", progress=False, resume=True)
+    path = folder / "m1" / "model.py"
+    path.write_text(path.read_text().replace("/ 8", "/ 9"))
+    with pytest.raises(StoreError, match="other weights"):
+        run(load_config(config), output, device="cpu", progress=False, resume=True)
+
+
+def test_another_predict_on_batch_of_the_same_network_stops_a_resumed_run(folder):
+    write_model(folder / "model", code=CUSTOM.format(body="return 3 * self.net(torch.from_numpy(x)).detach().numpy()"))
+    edit(folder / "model", HEAD)
+    config = write_project(folder)
+    run(load_config(config), folder / "out.zarr", device="cpu", progress=False)
+    path = folder / "model" / "model.py"
+    path.write_text(path.read_text().replace("return 3 *", "return 30 *"))
+    with pytest.raises(StoreError, match="other weights"):
+        run(load_config(config), folder / "out.zarr", device="cpu", progress=False, resume=True)
+
+
 def test_a_model_without_a_network_has_no_draws_of_dropout(folder):
     table(folder / "model", 0)
     with pytest.raises(DropoutError, match=r"no dropout of torch runs.*method: ensemble"):
@@ -303,7 +415,7 @@ TARGETS = """\
 """
 
 
-def profile(folder: Path, returned: str, shape: str = "(5, 4)", labels: str = "") -> Path:
+def profile(folder: Path, returned: str, shape: str = "(5, 4)", labels: str = ", column_labels: [0, 1, 2, 3]") -> Path:
     write_model(folder / "model", code=PROFILE.format(returned=returned))
     text = (folder / "model" / "model.yaml").read_text()
     targets = TARGETS.format(shape=shape, labels=labels)
@@ -345,11 +457,96 @@ def test_a_window_of_a_profile(folder, plain):
     assert_same(found, plain, factor=5)
 
 
+@pytest.mark.parametrize("engine", ["local", "full"])
+def test_parts_of_one_profile_are_exposures_and_outcomes_of_their_own(folder, plain, engine):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    part = {"task": "profile/0", "reduce": "sum", "peaks": "peaks/A.bed"}
+    changes = {
+        "exposures": {
+            "A": {**part, "window": [0, 1]},
+            "B": {**part, "window": [2, 3]},
+            "C": {**part, "reduce": "max", "window": [0, 3]},
+        },
+        "outcomes": {"open": {"task": "profile/0", "reduce": "mean", "window": [3, 5]}},
+        "mutagenesis": {"engine": engine},
+        "mr": {"methods": ["ivw"]},
+    }
+    found = effects_of(write_project(folder, changes))
+    expected = plain.exposure_effect.sel(exposure="A", sequence=found.sequence)
+    for name, factor in (("A", 1), ("B", 3), ("C", 3)):
+        np.testing.assert_allclose(found.exposure_effect.sel(exposure=name), factor * expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.outcome_effect.sel(outcome="open"), 4.5 * expected, rtol=0, atol=2e-6)
+
+
+def test_overlapping_parts_of_one_profile_on_both_sides_are_refused(folder):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    changes = tasks(reduce="sum", window=[0, 3])
+    changes["outcomes"] = {"open": {"task": "profile/2", "reduce": "sum", "window": [2, 5]}}
+    with pytest.raises(TaskError, match=r"the same output 'profile/2'.*windows of a profile that do not overlap"):
+        check(load_config(write_project(folder, changes)), device="cpu")
+
+
 def test_the_draft_of_a_configuration_reduces_profiles(folder):
     profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
     text = draft(load_model(str(folder / "model"), "dir"), ["profile"], ["single"])
     assert "task: profile\n    reduce: sum" in text
     assert "reduce" not in text[text.index("outcomes:") : text.index("sequences:")]
+
+
+def test_all_tracks_are_no_outcome_of_a_track_unless_asked_for(folder):
+    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
+    path = folder / "model" / "model.yaml"
+    path.write_text(path.read_text().replace('    single: {shape: "(1,)", doc: d}\n', ""))
+    text = draft(load_model(str(folder / "model"), "dir"))
+    assert "task: '0'" in text[text.index("exposures:") : text.index("outcomes:")]
+    assert "task: '3'" in text[text.index("outcomes:") : text.index("sequences:")]
+    config = yaml.safe_load(write_project(folder, tasks(reduce="sum")).read_text())
+    for name, task in (("A", 0), ("B", 2)):
+        config["exposures"][name]["task"] = task
+    config["outcomes"] = {"open": {"task": "profile", "reduce": "sum"}}
+    selection = select(load_model(str(folder / "model"), "dir").targets(), parse_config(config, folder))
+    assert len(selection.notes) == 2 and "A and open share tracks of one profile (0, profile)" in selection.notes[0]
+
+
+@pytest.mark.parametrize("name", ["peaks_bed", "regions", "bed_file", "intervals_file"])
+def test_the_draft_leaves_out_the_intervals_whatever_they_are_called(folder, name):
+    write_model(folder / "model")
+    own_loader(folder / "model", "seq", intervals=name)
+    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
+    assert section == {"args": {"fasta_file": "genome.fa"}}
+
+
+def test_the_draft_asks_which_argument_takes_the_intervals(folder):
+    write_model(folder / "model")
+    own_loader(folder / "model", "seq", intervals="table")
+    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
+    assert section["intervals_arg"] == "FILL_IN" and section["args"]["fasta_file"] == "genome.fa"
+
+
+FUNCTION = """\
+from kipoiseq.dataloaders import SeqIntervalDl
+
+
+def load(regions, fasta_file, offset=0):
+    loader = SeqIntervalDl(regions, fasta_file, alphabet_axis=0, dtype="float32")
+    for index in range(len(loader)):
+        yield loader[index]
+"""
+
+
+def test_the_draft_of_a_model_with_a_function_as_dataloader(folder):
+    write_model(folder / "model")
+    own_loader(folder / "model", "seq", intervals="regions")
+    (folder / "model" / "dataloader.py").write_text(FUNCTION)
+    path = folder / "model" / "dataloader.yaml"
+    text = (
+        path.read_text()
+        .replace("type: Dataset", "type: SampleGenerator")
+        .replace("dataloader.Loader", "dataloader.load")
+    )
+    path.write_text(text)
+    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
+    assert section == {"args": {"fasta_file": "genome.fa"}}
 
 
 def test_logsumexp_and_all_tracks_together(folder):
@@ -365,7 +562,7 @@ def test_logsumexp_and_all_tracks_together(folder):
         *(f"y/{number}" for number in range(4)),
     ]
     x = np.eye(4, dtype="float32")[np.random.default_rng(0).integers(0, 4, (3, 60))].transpose(0, 2, 1).copy()
-    asked = {4: Reduction("logsumexp"), 1: Reduction("max", (0, 2)), 2: Reduction("logsumexp", (0, 2))}
+    asked = [(4, Reduction("logsumexp")), (1, Reduction("max", (0, 2))), (2, Reduction("logsumexp", (0, 2)))]
     joined = model.predict(x, model.outputs(asked))
     y = joined[:, 5:]
     np.testing.assert_allclose(np.exp(joined[:, 4]), 15 * y.sum(1), rtol=1e-5)

@@ -259,6 +259,45 @@ def test_one_study_speaks_for_itself() -> None:
         assert np.isnan(result.tau2_se)
 
 
+@pytest.mark.parametrize("method", meta.METHODS)
+@pytest.mark.parametrize("unit", [1e-150, 1e-80, 1e80, 1e150])
+def test_units_whose_squares_leave_the_range_of_numbers(method: str, unit: float) -> None:
+    y, s = np.array([0.1, 0.5, 0.9, 0.2]), np.array([0.1, 0.2, 0.1, 0.15])
+    plain, scaled = random_effects(y, s, method=method), random_effects(y * unit, s * unit, method=method)
+    powers = {
+        "tau2": 2,
+        "tau2_se": 2,
+        "i2": 0,
+        "h2": 0,
+        "q": 0,
+        "q_pvalue": 0,
+        "pvalue": 0,
+        "n_studies": 0,
+        "status": 0,
+    }
+    for field in fields(plain):
+        wanted = getattr(plain, field.name)
+        for _ in range(powers.get(field.name, 1)):
+            wanted = wanted * unit
+        assert_close(getattr(scaled, field.name), wanted, rtol=1e-9, label=field.name)
+    interval, wide = meta.tau2_interval(y, s), meta.tau2_interval(y * unit, s * unit)
+    assert_close(wide.tau2_high, interval.tau2_high * unit * unit, rtol=1e-9)
+    assert_close(wide.i2_low, interval.i2_low, rtol=1e-9)
+
+
+def test_a_tau2_beyond_the_largest_number_is_no_answer() -> None:
+    result = random_effects(np.array([0.1, 0.5, 0.9]) * 1e200, np.full(3, 1e199))
+    assert result.status == MetaStatus.NOT_FINITE
+    assert np.isnan(result.estimate)
+
+
+def test_a_mask_hides_a_study() -> None:
+    y, s = np.array([0.1, 0.5, 9.0, 0.2]), np.array([0.1, 0.2, 0.1, 0.15])
+    masked = random_effects(np.ma.masked_equal(y, 9.0), s)
+    assert_close(masked.estimate, random_effects(np.delete(y, 2), np.delete(s, 2)).estimate, rtol=1e-12)
+    assert masked.n_studies == 3
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
 def test_no_studies_or_no_batches(shape: tuple[int, ...]) -> None:
     for method in meta.METHODS:
@@ -285,6 +324,8 @@ def test_one_study_of_overwhelming_precision() -> None:
         ([1.0, 2.0], [1.0, 2.0], {"alpha": 0}, "between 0 and 1"),
         ([1.0, 2.0], [1.0, 2.0], {"alpha": "0.05"}, "between 0 and 1"),
         ([1.0, 2.0], [1.0, 2.0], {"axis": 1}, "axis=1 is not an axis"),
+        ([1.0, 2.0], [1.0, 2.0], {"axis": None}, "axis=None must be one integer"),
+        (np.ones((2, 2)), np.ones((2, 2)), {"axis": (0, 1)}, r"axis=\(0, 1\) must be one integer"),
         (1.0, 1.0, {}, "is not an axis"),
         ([1.0, 2.0], [1.0, 2.0, 3.0], {}, "do not broadcast"),
         (["a"], [1.0], {}, "estimate must be an array of real numbers"),

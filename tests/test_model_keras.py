@@ -5,12 +5,16 @@ They need TensorFlow: ``pip install "torch==2.13.0" -e ".[test,keras]"``; withou
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from kipoi.sources import LocalSource
 from torch import Tensor, nn
 
 from kipoi_deepmr.config import load_config
@@ -364,8 +368,6 @@ def test_an_architecture_of_keras_2_is_read_with_tf_keras(keras, tmp_path):
     (folder / "model.yaml").write_text(text.replace("weights: weights.keras", "weights: weights.h5, arch: arch.json"))
     loaded = load_model(str(folder), "dir")
     assert type(loaded.kipoi.model).__module__.startswith("tf_keras")
-    import sys
-
     assert sys.modules["keras"] is keras
     x = sequences(4)
     expected = model.predict_on_batch(x.numpy())
@@ -388,3 +390,71 @@ def test_weights_that_are_not_there_are_named(keras, tmp_path):
     (folder / "weights.keras").unlink()
     with pytest.raises(ModelError, match="weights"):
         load_model(str(folder), "dir")
+
+
+def without(monkeypatch, package: str) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else found(name, *rest)
+    )
+
+
+def keras_2_architecture(folder: Path) -> Path:
+    tf_keras = pytest.importorskip("tf_keras", reason="tf-keras is not installed")
+    inputs = tf_keras.Input((LENGTH, 4))
+    flat = tf_keras.layers.Flatten()(tf_keras.layers.Dropout(0.2)(inputs))
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(flat))
+    write_model(folder, length=LENGTH, outputs=2, labels=("TF1", "DNase"))
+    model.save_weights(folder / "w.h5")
+    (folder / "a.json").write_text(model.to_json())
+    text = (folder / "model.yaml").read_text()
+    args = "defined_as: kipoi.model.KerasModel\nargs: {weights: w.h5, arch: a.json, backend: tensorflow}\n"
+    (folder / "model.yaml").write_text(args + text[text.index("default_dataloader") :])
+    return folder
+
+
+def test_the_extra_for_keras_2_is_named_where_it_is_missing(keras, tmp_path, monkeypatch):
+    folder = keras_2_architecture(tmp_path / "m")
+    without(monkeypatch, "tf_keras")
+    with pytest.raises(ModelError, match=r"kipoi_deepmr\[keras2\]"):
+        load_model(str(folder), "dir")
+
+
+def test_the_error_of_keras_3_is_told_first(keras, tmp_path):
+    pytest.importorskip("tf_keras", reason="tf-keras is not installed")
+
+    class Unknown(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    folder = write_keras(tmp_path / "m", sequential(keras, Unknown()))
+    with pytest.raises(ModelError) as caught:
+        load_model(str(folder), "dir")
+    said = str(caught.value)
+    assert 0 < said.index("Unknown") < said.index("Keras 2 (tf_keras) cannot read it, either")
+
+
+def test_a_model_of_a_group_is_read_with_keras_2(keras, tmp_path):
+    import kipoi
+
+    folder = keras_2_architecture(tmp_path / "zoo" / "group")
+    text = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").unlink()
+    (folder / "model-template.yaml").write_text(text.replace("w.h5", "{{ weights }}"))
+    (folder / "models.tsv").write_text("model\tweights\nA\tw.h5\n")
+    kipoi.config.add_source("group of keras", LocalSource(str(tmp_path / "zoo")))
+    loaded = load_model("group/A", "group of keras")
+    assert type(loaded.kipoi.model).__module__.startswith("tf_keras")
+
+
+def test_another_backend_is_refused(tmp_path):
+    code = """if True:
+        import keras
+        from kipoi_deepmr.model.function import ModelFiles
+        from kipoi_deepmr.model.network import find_module
+        model = keras.Sequential([keras.Input((20, 4)), keras.layers.Flatten(), keras.layers.Dense(2)])
+        find_module(model, ModelFiles(None))
+    """
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "the Keras model runs on torch, needed is TensorFlow: set KERAS_BACKEND=tensorflow" in done.stderr

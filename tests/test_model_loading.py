@@ -7,9 +7,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import kipoi
 import numpy as np
 import pytest
 import torch
+from kipoi.sources import LocalSource
 from torch import nn
 
 from kipoi_deepmr.config import Config, parse_config
@@ -266,11 +268,13 @@ TRACKS = ["task/0", "task/1", "task/2", "task/3", "task"]
 @pytest.mark.parametrize(
     ("shape", "labels", "axis", "names"),
     [
-        ("(10, 4)", "null", 2, TRACKS),
-        ("(4, 10)", "null", 1, TRACKS),
+        ("(60, 4)", "null", 2, TRACKS),
+        ("(4, 60)", "null", 1, TRACKS),
+        ("(10, 4)", "[a, b, c, d]", 2, [*"abcd", "task"]),
         ("(None, 4)", "null", 2, TRACKS),
         ("(2, 10)", "[a, b, c, d, e, f, g, h, i, j]", 2, [*"abcdefghij", "task"]),
-        ("(10, 1)", "null", 2, ["task"]),
+        ("(60, 1)", "null", 2, ["task"]),
+        ("(100, 60)", "null", 1, [*(f"task/{number}" for number in range(100)), "task"]),
     ],
 )
 def test_a_profile_has_a_task_for_each_track(tmp_path, shape, labels, axis, names):
@@ -278,10 +282,17 @@ def test_a_profile_has_a_task_for_each_track(tmp_path, shape, labels, axis, name
     model = load_model(str(folder), "dir")
     assert [target.name for target in model.targets()] == names
     assert all(target.profile for target in model.targets())
-    assert model.outputs({}).track_axes == (axis,)
+    assert model.outputs().track_axes == (axis,)
 
 
-@pytest.mark.parametrize("shape", ["(10, 10)", "(None, None)", "(3, 10, 4)"])
+@pytest.mark.parametrize("shape", ["(10, 4)", "(5, 12)", "(1, 4)", "(10, 10)", "(60, 60)"])
+def test_positions_and_tracks_that_cannot_be_told_apart_are_asked_for(tmp_path, shape):
+    folder = edit(write_model(tmp_path / "m", labels="null"), ("shape: (4,)", f'shape: "{shape}"'))
+    with pytest.raises(ModelError, match=r"positions and tracks, but which is which\?.*column_labels"):
+        load_model(str(folder), "dir").targets()
+
+
+@pytest.mark.parametrize("shape", ["(None, None)", "(3, 10, 4)"])
 def test_an_output_whose_tracks_cannot_be_told_is_an_error(tmp_path, shape):
     folder = edit(write_model(tmp_path / "m", labels="null"), ("shape: (4,)", f'shape: "{shape}"'))
     with pytest.raises(ModelError, match=r"or a profile, \(positions, tracks\)"):
@@ -459,6 +470,27 @@ def test_the_length_comes_from_the_dataloader_or_the_schema(tmp_path, dataloader
         model.length({"auto_resize_len": "sixty"}, None)
 
 
+INPUTS = """\
+  inputs:
+    cond: {{shape: "(4, 30)", doc: d}}
+    dna: {{shape: "(4, 60)", {marked}doc: d}}
+"""
+
+
+@pytest.mark.parametrize("marked", ["special_type: DNASeq, ", ""])
+def test_the_length_is_that_of_the_input_that_is_the_sequence(tmp_path, marked):
+    folder = write_model(tmp_path / "m", dataloader="{alphabet_axis: 0}")
+    text = (folder / "model.yaml").read_text()
+    start, end = text.index("  inputs:"), text.index("  targets:")
+    (folder / "model.yaml").write_text(text[:start] + INPUTS.format(marked=marked) + text[end:])
+    model = load_model(str(folder), "dir")
+    if marked:
+        assert model.length({}, None) == 60
+        return
+    with pytest.raises(ConfigError, match=r"cond: 30, dna: 60\): write the length as sequences.length"):
+        model.length({}, None)
+
+
 def test_a_length_that_nothing_says_is_asked_for(tmp_path):
     folder = write_model(tmp_path / "m", dataloader="{alphabet_axis: 0}", shape='"(None, 4)"')
     model = load_model(str(folder), "dir")
@@ -632,3 +664,38 @@ def test_loading_leaves_torch_load_alone_and_lets_models_use_it_in_any_way(tmp_p
     )
     load_model(str(write_model(tmp_path / "m", code=code)), "dir")
     assert torch.load is original
+
+
+# Models of a group
+
+NO_NETWORK = """\
+import numpy as np
+from kipoi.model import BaseModel
+
+
+class Model(BaseModel):
+    def __init__(self, weights, seed):
+        self.seed = seed
+
+    def predict_on_batch(self, x):
+        return np.full((len(x), 4), float(self.seed))
+"""
+
+
+def test_models_of_a_group_have_their_own_digests_and_the_authors_configuration(tmp_path):
+    folder = write_model(tmp_path / "zoo" / "group")
+    (folder / "model.py").write_text(NO_NETWORK)
+    text = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").unlink()
+    head = "defined_as: model.Model\nargs: {weights: weights.pt, seed: {{ seed }}}\n"
+    block = "postprocessing:\n  deepmr:\n    uncertainty: {seed: {{ seed }}}\n"
+    (folder / "model-template.yaml").write_text(head + text[text.index("default_dataloader") :] + block)
+    (folder / "models.tsv").write_text("model\tseed\nA\t1\nB\t2\n")
+    kipoi.config.add_source("group", LocalSource(str(tmp_path / "zoo")))
+    one, two = load_model("group/A", "group"), load_model("group/B", "group")
+    assert (one.folder, one.weights_digest()) != (two.folder, two.weights_digest())
+    assert one.weights_digest() == load_model("group/A", "group").weights_digest()
+    assert (one.suggested_config(), two.suggested_config()) == (
+        {"uncertainty": {"seed": 1}},
+        {"uncertainty": {"seed": 2}},
+    )

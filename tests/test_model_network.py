@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.model import InputBatch, Layout, SequenceNetwork, check_agreement, lent, sequence_dtype, to_batch
+from kipoi_deepmr.model.function import ModelFiles
 from kipoi_deepmr.model.network import find_module
 from kipoi_deepmr.model.outputs import columns, output_parts
 from tests.toy_models import ConvNet, TwoInputs
@@ -213,13 +214,13 @@ class Carrier:
 
 def test_the_network_is_found_under_any_name_once():
     net, other = nn.Linear(1, 1), nn.Linear(1, 1)
-    assert find_module(Carrier(model=net, other=other), Path()) is net
-    assert find_module(Carrier(net=net, device="cpu"), Path()) is net
-    assert find_module(Carrier(net=net, same=net), Path()) is net
+    assert find_module(Carrier(model=net, other=other), ModelFiles(Path())) is net
+    assert find_module(Carrier(net=net, device="cpu"), ModelFiles(Path())) is net
+    assert find_module(Carrier(net=net, same=net), ModelFiles(Path())) is net
     with pytest.raises(ModelError, match=r"Carrier carries several networks \(a, b\): name the one to use `model`"):
-        find_module(Carrier(a=net, b=other), Path())
+        find_module(Carrier(a=net, b=other), ModelFiles(Path()))
     with pytest.raises(ModelError, match="Carrier carries no torch network"):
-        find_module(Carrier(model="weights"), Path())
+        find_module(Carrier(model="weights"), ModelFiles(Path()))
 
 
 def test_a_model_that_is_itself_a_network_is_preferred_to_its_part():
@@ -237,8 +238,8 @@ def test_a_model_that_is_itself_a_network_is_preferred_to_its_part():
             self.model = nn.Linear(1, 1)
 
     whole, holder = Whole(), Holder()
-    assert find_module(whole, Path()) is whole
-    assert find_module(holder, Path()) is holder.model
+    assert find_module(whole, ModelFiles(Path())) is whole
+    assert find_module(holder, ModelFiles(Path())) is holder.model
 
 
 # Lent and given back

@@ -13,7 +13,9 @@ from kipoi_deepmr import cli
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ConfigError, ModelError
 from kipoi_deepmr.model import load_model
+from kipoi_deepmr.model.probe import InputShape
 from kipoi_deepmr.model.recipe import write_recipe
+from kipoi_deepmr.model.targets import Profile
 from kipoi_deepmr.pipeline import check, run
 from tests.kipoi_models import CONVOLUTION, write_project
 
@@ -34,6 +36,39 @@ class Dummy(nn.Module):
 
     def forward(self, x):
         return self.conv(x).flatten(1)
+
+
+class Flat(nn.Module):
+    def __init__(self, length=60, outputs=2):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(4 * length, outputs))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class OneChannel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, (4, 7)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Double(OneChannel):
+    def __init__(self):
+        super().__init__()
+        self.double()
+
+
+class Tracks(nn.Module):
+    def __init__(self, tracks=100, kernel=7, pooled=False):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv1d(4, tracks, kernel), nn.AdaptiveAvgPool1d(5) if pooled else nn.Identity())
+
+    def forward(self, x):
+        return self.layers(x)
 
 
 ready = Net()
@@ -94,11 +129,137 @@ def test_axes_and_outputs_are_found_by_trying(networks):
     schema = yaml.safe_load((last.folder / "model.yaml").read_text())["schema"]
     assert schema["inputs"]["shape"] == "(60, 4)"
     assert [target.name for target in last.targets()] == ["a", "b/0", "b/1", "b/2", "b"]
-    assert [target.profile for target in last.targets()] == [False, True, True, True, True]
+    assert [target.profile is not None for target in last.targets()] == [False, True, True, True, True]
     dummy = write_recipe("my_networks:Dummy", networks / "dummy", length=60, alphabet="AGCT")
     described = yaml.safe_load((dummy.folder / "model.yaml").read_text())
     assert described["schema"]["inputs"]["shape"] == "(4, 1, 60)"
     assert described["default_dataloader"]["default_args"]["alphabet"] == "AGCT"
+
+
+def test_a_network_that_takes_several_shapes_is_asked_about(networks, capsys):
+    with pytest.raises(
+        ConfigError, match=r"takes one-hot sequences of 60 bp in 8 shapes \(\(4, 60\), \(60, 4\), .*--shape"
+    ):
+        write_recipe("my_networks:Flat", networks / "m", length=60)
+    assert not (networks / "m").exists()
+    argv = [
+        "init",
+        "--from-torch",
+        "my_networks:Flat",
+        "--length",
+        "60",
+        "-o",
+        str(networks / "m"),
+        "--shape",
+        "60",
+        "4",
+    ]
+    assert cli.main(argv) == 0
+    assert "one-hot sequences of the shape (60, 4)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ConfigError, match="--shape 5 60: needed are 4 bases and 60 positions"):
+        write_recipe("my_networks:Flat", networks / "n", length=60, shape=(5, 60))
+
+
+@pytest.mark.parametrize("name", ["OneChannel", "Double"])
+def test_a_leading_dummy_axis_and_other_numbers_than_float32(networks, name):
+    folder = networks / "p" / "model"
+    write_recipe(f"my_networks:{name}", folder, length=60, labels=["a", "b"])
+    described = yaml.safe_load((folder / "model.yaml").read_text())
+    assert described["schema"]["inputs"]["shape"] == "(1, 4, 60)"
+    changes = {
+        "exposures": {"A": {"task": "a", "peaks": "peaks/A.bed"}, "B": None},
+        "outcomes": {"open": {"task": "b"}},
+        "uncertainty": {"method": "ensemble", "draws": 1, "members": ["model", "two"]},
+    }
+    write_recipe(f"my_networks:{name}", networks / "p" / "two", length=60, labels=["a", "b"])
+    path = write_project(networks / "p", changes)
+    config = yaml.safe_load(path.read_text())
+    config["exposures"].pop("B")
+    path.write_text(yaml.safe_dump(config))
+    assert "(batch, 1, 4, 60)" in check(load_config(path), device="cpu").layout
+
+
+@pytest.mark.parametrize("order", ["AP", "PA", "AP1", "A1P", "PA1", "P1A", "1AP", "1PA"])
+def test_the_written_axes_are_those_of_kipoiseq(order):
+    from kipoiseq.transforms import ReorderedOneHot
+
+    shape = InputShape(order, 60)
+    sequence = "".join(np.random.default_rng(0).choice(list("ACGT"), 60))
+    given = ReorderedOneHot(**shape.axes())(sequence)
+    assert given.shape == shape.sizes == shape.one_hot(torch.float32).shape[1:]
+    bases = given.squeeze() if order.replace("1", "") == "PA" else given.squeeze().T
+    np.testing.assert_array_equal(bases.argmax(1), ["ACGT".index(base) for base in sequence])
+
+
+def test_positions_of_a_profile_are_those_that_follow_the_length(networks):
+    same = write_recipe("my_networks:Tracks", networks / "same", length=60, kwargs={"kernel": 1})
+    other = write_recipe("my_networks:Tracks", networks / "other", length=60, kwargs={"tracks": 2})
+    for model, tracks, positions in ((same, 100, 60), (other, 2, 54)):
+        assert len(model.targets()) == tracks + 1
+        assert model.targets()[0].profile == Profile(positions, tracks)
+        assert model.targets()[0].name == "output/0"
+    with pytest.raises(ModelError, match=r"which is which.*--labels"):
+        write_recipe("my_networks:Tracks", networks / "m", length=60, kwargs={"tracks": 3, "pooled": True})
+    named = write_recipe(
+        "my_networks:Tracks", networks / "m", length=60, kwargs={"tracks": 3, "pooled": True}, labels=["a", "b", "c"]
+    )
+    assert named.targets()[0].profile == Profile(5, 3)
+
+
+SIBLING = """
+from torch import nn
+import widths
+from {package}parts import activation
+
+
+class Sib(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv1d(4, widths.WIDTH, 7), activation(), nn.Flatten(), nn.Linear(54 * 8, 2))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_files_of_ones_own_that_it_imports_are_copied(networks, monkeypatch):
+    package = networks / "pkg_of_nets" / "nets"
+    package.mkdir(parents=True)
+    parts = "from torch import nn\n\n\ndef activation():\n    return nn.ReLU()\n"
+    for path, text in (
+        (networks / "parts.py", parts),
+        (networks / "widths.py", "WIDTH = 8\n"),
+        (networks / "sibling.py", SIBLING.format(package="")),
+        (package.parent / "__init__.py", ""),
+        (package / "__init__.py", ""),
+        (package / "parts.py", parts),
+        (package / "core.py", SIBLING.format(package=".")),
+    ):
+        path.write_text(text)
+    (networks / "elsewhere").mkdir()
+    before = list(sys.path)
+    for target in ("sibling:Sib", "pkg_of_nets.nets.core:Sib"):
+        write_recipe(target, networks / target.partition(":")[0], length=60)
+        assert sys.path == before
+    for name in ("sibling", "parts", "widths", "pkg_of_nets", "pkg_of_nets.nets", "pkg_of_nets.nets.parts"):
+        sys.modules.pop(name, None)
+    monkeypatch.setattr(
+        sys, "path", [entry for entry in sys.path if Path(entry or ".").resolve() != networks.resolve()]
+    )
+    monkeypatch.chdir(networks / "elsewhere")
+    assert len(load_model(str(networks / "sibling"), "dir").targets()) == 2
+    assert len(load_model(str(networks / "pkg_of_nets.nets.core"), "dir").targets()) == 2
+
+
+def test_a_network_that_needs_more_than_its_files_is_not_written(networks):
+    (networks / "hidden_part.py").write_text("WIDTH = 8\n")
+    code = SIBLING.format(package="").replace(
+        "import widths", "import importlib\n\nwidths = importlib.import_module('hidden_part')"
+    )
+    (networks / "sneaky.py").write_text(code.replace("from parts import activation", "activation = nn.ReLU"))
+    with pytest.raises(ModelError, match="hidden_part"):
+        write_recipe("sneaky:Sib", networks / "m", length=60)
+    assert not (networks / "m").exists()
 
 
 @pytest.mark.parametrize(

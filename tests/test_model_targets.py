@@ -89,7 +89,7 @@ def test_long_lists_of_labels_are_cut():
 def test_a_glob_makes_one_exposure_per_match_and_leaves_the_outcome_out():
     chosen = select(Targets(LABELS), configured({"all": "HepG2_*_None"}, {"DNase": "HepG2_DNase_None"}))
     assert list(chosen.exposures) == ["HepG2_CTCF_None#1", "HepG2_FOXA1_None", "HepG2_CTCF_None#2"]
-    assert chosen.columns == [0, 1, 2, 3]
+    assert chosen.indices == [0, 1, 2, 3]
     assert chosen.notes == (
         "HepG2_DNase_None is an outcome and was left out of the exposures that match 'HepG2_*_None'",
     )
@@ -109,7 +109,7 @@ def test_a_glob_with_an_occurrence_takes_that_one_only():
 def test_a_label_with_a_wildcard_in_it_is_no_glob():
     targets = Targets(["a[1]", "a1", "b*"])
     chosen = select(targets, configured({"X": "a[1]", "Y": "b*"}, {"D": "a1"}))
-    assert chosen.columns == [0, 2, 1]
+    assert chosen.indices == [0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_peaks_belong_to_the_task_that_names_them_whatever_the_order(order):
 def test_the_same_output_may_be_two_exposures_with_other_peaks():
     exposures = {"one": {"task": 0, "peaks": "1.bed"}, "two": {"task": 0, "peaks": "2.bed"}}
     chosen = select(Targets(LABELS), configured(exposures, {"D": 3}, intervals=None))
-    assert chosen.columns == [0, 0, 3]
+    assert chosen.indices == [0, 0, 3]
 
 
 def test_deepsea_has_919_outputs_under_844_labels(deepsea):

@@ -39,7 +39,7 @@ def loop(x: Array, y: Array, *, weights: Any, folds: int, min_f: float, oriented
         held = [k for k in range(n) if fold[k] not in (fold[a], fold[b])]
         w = 1 / y[held].var(axis=0, ddof=1) if isinstance(weights, str) else np.array(weights, dtype=float)
         if min_f:
-            w = np.where(len(held) * x[held].mean(axis=0) ** 2 / x[held].var(axis=0, ddof=1) >= min_f, w, 0)
+            w = np.where(n * x[held].mean(axis=0) ** 2 / x[held].var(axis=0, ddof=1) >= min_f, w, 0)
         s = np.sign(x[held].mean(axis=0))
         mean_x, other_x, mean_y = ((w * s * values).sum() / w.sum() for values in (x[a], x[b], y[b]))
         if not oriented:
@@ -335,7 +335,7 @@ def test_held_out_selection_equals_a_loop() -> None:
     assert chosen.shape == (2, 4, 8)
     for row, fold, variant in np.ndindex(chosen.shape):
         rest = np.delete(x[row, :, variant], np.arange(bounds[fold], bounds[fold + 1]))
-        strength = len(rest) * rest.mean() ** 2 / rest.var(ddof=1)
+        strength = 11 * rest.mean() ** 2 / rest.var(ddof=1)
         assert chosen[row, fold, variant] == bool(strength >= 3)
     assert 0 < chosen.sum() < chosen.size
     assert not chosen[1, :, 2].any()

@@ -1,5 +1,6 @@
 """Leave-one-out in closed form against R and against a plain loop over the estimators."""
 
+import tracemalloc
 from dataclasses import fields
 from fractions import Fraction
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr import Status, _blocks
 from kipoi_deepmr.mr.diagnostics import LeaveOneOut, leave_one_out
 from tests.reference_numbers import DataSet, Record, assert_close, inputs, load, rtol_of, sources
 
@@ -178,3 +179,24 @@ def test_no_variants() -> None:
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         leave_one_out(*(np.ones(3) for _ in range(4)), **options)
+
+
+@pytest.mark.parametrize("estimator", ["ivw", "egger"])
+def test_many_fits_take_no_more_memory_than_their_result(estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_blocks, "_REGRESSION", 3000)
+    columns = example(6, 500, (200,))
+    groups = np.arange(500) // 3
+    whole = leave_one_out(*columns, estimator=estimator, groups=groups, psi=np.full((200, 1), 0.2), weights="delta")
+    tracemalloc.start()
+    try:
+        leave_one_out(*columns, estimator=estimator, groups=groups)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    kept = sum(getattr(whole, field.name).nbytes for field in fields(whole))
+    assert peak < kept + columns[0].nbytes
+    for row in (0, 131, 199):
+        alone = leave_one_out(
+            *(column[row] for column in columns), estimator=estimator, groups=groups, psi=0.2, weights="delta"
+        )
+        assert_close(whole.estimate[row], alone.estimate, rtol=1e-12)

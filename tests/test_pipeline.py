@@ -25,6 +25,7 @@ from scipy import optimize, stats
 import kipoi_deepmr
 from kipoi_deepmr import terms
 from kipoi_deepmr.config import load_config
+from kipoi_deepmr.cube import locked
 from kipoi_deepmr.errors import (
     ConfigError,
     ModelError,
@@ -547,7 +548,7 @@ def test_resume_with_exposures_in_another_order_is_refused(finished):
         go(finished, finished.parent / "out.zarr", resume=True)
 
 
-@pytest.mark.parametrize("change", ["weights", "dropout", "peaks", "fasta"])
+@pytest.mark.parametrize("change", ["weights", "dropout", "peaks", "fasta", "fasta around"])
 def test_resume_with_other_data_is_refused(finished, change):
     folder = finished.parent
     if change == "weights":
@@ -558,7 +559,7 @@ def test_resume_with_other_data_is_refused(finished, change):
         write_peaks(folder / "peaks/A.bed", [("chr1", 100, 140), ("chr1", 501, 531), ("chr2", 300, 310)])
     else:
         text = (folder / "genome.fa").read_text()
-        start = text.index("\n") + 1 + 90 + 22
+        start = text.index("\n") + 1 + 90 + (22 if change == "fasta" else 2)
         other = "A" if text[start] != "A" else "C"
         (folder / "genome.fa").write_text(text[:start] + other + text[start + 1 :])
     reason = {
@@ -566,6 +567,7 @@ def test_resume_with_other_data_is_refused(finished, change):
         "dropout": "other dropouts",
         "peaks": r"other data \(sequence differs\)",
         "fasta": r"other data \(reference_allele differs\)",
+        "fasta around": "other bases around the mutated positions: the FASTA file has changed",
     }[change]
     with pytest.raises(StoreError, match=reason):
         go(finished, folder / "out.zarr", resume=True)
@@ -612,6 +614,22 @@ def test_an_output_that_is_no_store_is_refused_before_the_model_is_loaded(config
         go(config, output / "x.zarr" if kind == "below a file" else output, **flags)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert output.exists()
+
+
+def test_a_name_that_is_too_long_is_explained(config, tmp_path):
+    with pytest.raises(StoreError, match=r"cannot be created: File name too long"):
+        go(config, tmp_path / ("x" * 300))
+
+
+def test_two_processes_cannot_write_one_store(finished):
+    store = finished.parent / "out.zarr"
+    with locked(store, "run"):
+        for act in (lambda: go(finished, store, resume=True), lambda: go(finished, store, overwrite=True)):
+            with pytest.raises(StoreError, match=r"is being written by process \d+ on .* \(run\)"):
+                act()
+        with pytest.raises(StoreError, match="is being written"):
+            re_estimate(store)
+    assert re_estimate(store)["local"].sizes["method"] == 2
 
 
 def test_a_read_only_folder_is_refused_before_the_model_is_loaded(config, tmp_path, monkeypatch):
@@ -840,9 +858,12 @@ def test_bad_input_is_explained_and_nothing_is_written(config, folder, kind, mon
     assert not [p for p in folder.iterdir() if "zarr" in p.name]
 
 
-@pytest.mark.parametrize("option", [{"batch_size": 0}, {"device": "cuda:99"}, {"device": "nonsense"}])
+@pytest.mark.parametrize(
+    "option",
+    [{"batch_size": 0}, {"device": "cuda:99"}, {"device": "nonsense"}, {"device": "meta"}, {"num_workers": -1}],
+)
 def test_options_that_cannot_be_are_explained(config, option):
-    with pytest.raises(ConfigError, match=r"batch size 0|is not there \(available: cpu"):
+    with pytest.raises(ConfigError, match=r"batch size 0|-1 workers|is not there \(available: cpu"):
         run(load_config(config), config.parent / "out.zarr", progress=False, **option)
 
 

@@ -1,6 +1,7 @@
 """Negative controls: permuted exposures and shuffled sequences, against plain loops; stopped and resumed."""
 
 import itertools
+import json
 import re
 from collections import Counter
 
@@ -12,7 +13,7 @@ from scipy import stats
 from kipoi_deepmr import meta, mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
-from kipoi_deepmr.errors import StoreError
+from kipoi_deepmr.errors import ConfigError, StoreError
 from kipoi_deepmr.pipeline import check, re_estimate, run
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_pipeline import assert_same_results, stop_after, windows_of
@@ -227,6 +228,40 @@ def test_controls_can_be_added_to_a_finished_store_and_drawn_methods_work_for_th
     assert (tree["local"]["n_permuted"].isel(method=1) == 0).all()
     go(tmp_path, overwrite=True, changes=plain)
     assert "controls" not in open_results(tmp_path / "out.zarr").children
+
+
+def test_settings_and_shuffled_sequences_do_not_drift_apart(tmp_path):
+    go(tmp_path, changes={"mr": {"methods": ["ivw"]}})
+    store = tmp_path / "out.zarr"
+    for changes in ({"seed": 9}, {"shuffled_sequence": 1}):
+        with pytest.raises(ConfigError, match=r"were made with .*shuffled_sequence: 2.*seed: 3"):
+            re_estimate(store, controls=changes)
+    plain = {"mr": {"methods": ["ivw", "egger"]}, "controls": {"shuffled_sequence": 0, "seed": 3}}
+    with pytest.raises(ConfigError, match=r"controls\.seed: 4"):
+        go(tmp_path, changes={**plain, "controls": {"shuffled_sequence": 0, "seed": 4}}, resume=True)
+    tree = go(tmp_path, changes=plain, resume=True)
+    assert tree["controls/local"]["method"].values.tolist() == ["ivw", "egger"]
+    made = json.loads(tree["controls"].attrs["settings"])
+    assert made == {"shuffled_sequence": 2, "shuffled_per_exposure": None, "seed": 3}
+    assert json.loads(tree.attrs["config"])["controls"] == {**made, "permuted_exposure": 0}
+    re_estimate(store, controls={"permuted_exposure": 1})
+
+
+def test_shuffled_sequences_cannot_be_asked_for_without_the_model(tmp_path):
+    go(tmp_path, changes={"controls": {}})
+    with pytest.raises(ConfigError, match=r"controls\.shuffled_sequence: 1: .* need the model"):
+        re_estimate(tmp_path / "out.zarr", controls={"shuffled_sequence": 1})
+
+
+def test_methods_whose_draws_the_controls_lack_have_a_status_there(tmp_path, caplog):
+    go(tmp_path, changes={"mr": {"methods": ["ivw", "cross_fitted_ivw"]}, "controls": {}})
+    go(tmp_path, changes={"mr": {"methods": ["ivw"]}}, resume=True)
+    tree = re_estimate(tmp_path / "out.zarr", mr={"methods": ["ivw", "cross_fitted_ivw"]})
+    assert "of shuffled sequences by cross_fitted_ivw" in caplog.text
+    assert (tree["local"]["status"].isel(method=1).values[tree["effects"]["bound"].values[:, None]] >= 0).all()
+    status = tree["controls/local"]["status"].values
+    bound = tree["controls/effects"]["bound"].values[:, None]
+    assert (status[bound] == [0, -2]).all()
 
 
 def test_check_counts_the_controls(folder):

@@ -1,6 +1,7 @@
 """Effects of every draw: kept in the store, or used while they are in memory; stopped, resumed and asked for too late."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -175,3 +176,49 @@ def test_the_default_methods_use_the_draws_where_there_are_enough(tmp_path, unce
     assert [method.name for method in config.mr.methods] == ["egger", "ivw", *more]
     named = load_config(write_project(tmp_path, {"uncertainty": uncertainty, "mr": {"methods": ["ivw"]}}))
     assert [method.name for method in named.mr.methods] == ["ivw"]
+
+
+def test_methods_that_miss_their_draws_come_back_with_them(tmp_path, caplog):
+    go(tmp_path, "out.zarr", {"mr": {"bidirectional": False}})
+    names = ["ivw", "cross_fitted_ivw", "equal"]
+    tree = re_estimate(tmp_path / "out.zarr", mr={"min_f": 1.0})
+    assert tree["global"]["method"].values.tolist() == ["ivw"]
+    assert [method["name"] if isinstance(method, dict) else method for method in methods_of(tree)] == names
+    tree = re_estimate(tmp_path / "out.zarr", mr={"min_f": 0.0})
+    assert tree["global"]["method"].values.tolist() == names
+    caplog.clear()
+    tree = re_estimate(tmp_path / "out.zarr", mr={"bidirectional": True})
+    assert "no effects of the outcomes on the exposures by cross_fitted_ivw, equal" in caplog.text
+    assert "left out" not in caplog.text
+    forward, reverse = tree["local"].to_dataset().load(), tree["reverse/local"].to_dataset().load()
+    assert np.isfinite(forward["estimate"].sel({"method": "cross_fitted_ivw"})).any()
+    bound = tree["effects"]["bound"].values[:, None]
+    for index in (1, 2):
+        status = reverse["status"].isel(method=index)
+        assert np.isnan(reverse["estimate"].isel(method=index)).all()
+        assert (np.where(bound, status, -2) == -2).all()
+    meanings = reverse["status"].attrs
+    assert meanings["flag_meanings"].split()[list(meanings["flag_values"]).index(-2)] == "draws_not_in_store"
+
+
+def methods_of(tree):
+    return json.loads(tree["local"].attrs["settings"])["mr"]["methods"]
+
+
+def test_the_settings_stand_with_the_estimates_whenever_a_process_is_killed(tmp_path, monkeypatch):
+    go(tmp_path, "out.zarr", {"mr": {"methods": ["ivw"]}})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("kipoi_deepmr.cube.Cube.note", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        re_estimate(tmp_path / "out.zarr", mr={"methods": ["egger"], "min_f": 1.0})
+    assert methods_of(open_results(tmp_path / "out.zarr")) == ["egger"]
+    tree = re_estimate(tmp_path / "out.zarr")
+    assert tree["local"]["method"].values.tolist() == ["egger"]
+    assert tree["local"].attrs["min_f"] == 1
+    assert json.loads(tree.attrs["config"])["mr"]["methods"] == ["egger"]
+    before = tree.attrs["config"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            "kipoi_deepmr.pipeline.estimate.write_estimates", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        go(tmp_path, "out.zarr", {"mr": {"methods": ["weighted_median"]}}, resume=True)
+    assert open_results(tmp_path / "out.zarr").attrs["config"] == before

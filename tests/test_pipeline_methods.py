@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from kipoi_deepmr import cli, meta, mr, terms
-from kipoi_deepmr.config import load_config
+from kipoi_deepmr.config import MRSection, load_config
 from kipoi_deepmr.config.estimation import OPTIONS, options_of
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
-from kipoi_deepmr.pipeline import re_estimate, run
-from kipoi_deepmr.pipeline.methods import ESTIMATORS
+from kipoi_deepmr.pipeline import check, re_estimate, run
+from kipoi_deepmr.pipeline.methods import ESTIMATORS, check_methods
 from tests.kipoi_models import write_project
 
 TWO_OUTCOMES = {
@@ -258,3 +258,33 @@ def test_a_bar_shows_how_far_estimates_are(store, monkeypatch, capsys):
     assert f"{count}/{count}" in capsys.readouterr().err
     re_estimate(store, controls={"permuted_exposure": 0})
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"estimator": "weighted_mode", "phi": 0}, "a finite number above 0"),
+        ({"estimator": "weighted_mode", "phi": float("inf")}, "a finite number above 0"),
+        ({"estimator": "weighted_mode", "phi": 1e-300}, "mr.methods: mine:"),
+        ({"estimator": "weighted_median", "n_boot": 10**12}, "a whole number from 2 to 1000000"),
+        ({"estimator": "contamination_mixture", "invalid_sd": 0}, "a finite number above 0"),
+        ({"estimator": "lasso", "penalty": 0}, "mr.methods: mine:"),
+        ({"estimator": "penalized_ivw", "penalty": float("inf")}, "a finite number of at least 0"),
+        ({"estimator": "cml", "sample_size": float("inf")}, "a finite number above 1"),
+        ({"estimator": "cml", "n_perturb": 1}, "mr.methods: mine:"),
+        ({"estimator": "ivw", "weights": "delta", "robust": True, "penalized": True, "psi": 2}, "from -1 to 1"),
+    ],
+)
+def test_options_that_a_method_refuses_are_known_before_any_work(tmp_path, options, said):
+    path = write_project(tmp_path, {"mr": {"methods": [{"name": "mine", **options}]}})
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check(load_config(path), device="cpu")
+    store = tmp_path / "out.zarr"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        run(load_config(path), store, device="cpu", progress=False)
+    assert not store.exists()
+
+
+def test_every_estimator_can_be_tried():
+    section = MRSection(methods=list(terms.METHODS), min_f=1.0)
+    check_methods(section)

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from kipoi_deepmr import mr, open_results, plots
 from kipoi_deepmr.coordinates import Variants
-from kipoi_deepmr.errors import SelectionError, StoreError
+from kipoi_deepmr.errors import OutputError, SelectionError, StoreError
 from kipoi_deepmr.plots.canvas import BASES, decimals, fixed, spaced, span, three_digits
 from kipoi_deepmr.plots.choice import mutations, sequence_of
 from kipoi_deepmr.plots.file import KINDS, STYLE, save
+from kipoi_deepmr.plots.labels import apart
 from kipoi_deepmr.plots.logo import strongest_region
+from kipoi_deepmr.report.figures import inline_svg
 from tests.report_store import write_store
 
 OF_ONE_SEQUENCE = ("scatter", "funnel", "loo", "logo", "profile")
@@ -248,6 +250,9 @@ def test_the_strongest_region_holds_the_strongest_effects(results):
         (lambda r: plots.scatter(r, "CTCF", sequence="chr8:1003000-1003040(+)"), "CTCF has no sequence"),
         (lambda r: plots.logo(r, "CTCF", region=(5, 9)), "positions 5 to 9 lie outside of chr8:"),
         (lambda r: plots.profile(r, "CTCF", of="both"), "not on 'both'"),
+        (lambda r: plots.logo(r, "CTCF", width=0), "width is 0: a logo has at least 1 position"),
+        (lambda r: plots.density(r, []), "the list of exposures is empty"),
+        (lambda r: plots.forest(r, []), "the list of exposures is empty"),
     ],
 )
 def test_what_the_store_does_not_have_is_named(results, call, message):
@@ -309,6 +314,136 @@ def check_texts(function, *args, **kwargs):
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_no_text_lies_on_another(results, kind):
     check_texts(KINDS[kind], results, *(("FOXA1",) if kind in OF_ONE_SEQUENCE else ()))
+
+
+def test_dots_of_no_size_are_refused(results, tmp_path):
+    with pytest.raises(OutputError, match="at least 1 dot per inch"):
+        save(results, "forest", tmp_path / "forest.png", dpi=0)
+
+
+def test_letters_that_the_font_lacks_are_told_once(tmp_path):
+    name = "因子一"
+    with open_results(write_store(tmp_path / "out.zarr", exposures=(name,), sequences=5, length=8)) as tree:
+        with pytest.warns(UserWarning, match="the font of the figures lacks 一 因 子") as caught:
+            save(tree, "forest", tmp_path / "forest.png")
+        assert len(caught) == 1
+        svg = inline_svg(lambda ax: plots.forest(tree, ax=ax), "forest", "f")
+    assert name in svg
+
+
+def altered(results, group, change):
+    tree = results.copy()
+    dataset = tree[group].to_dataset().load()
+    change(dataset)
+    tree[group] = type(tree)(dataset)
+    return tree
+
+
+def test_the_density_of_all_holds_exposures_with_few_sequences(results):
+    def few(local):
+        local["estimate"][{"exposure": 1, "sequence": slice(3, None)}] = np.nan
+
+    ax = draw(plots.density, altered(results, "local", few))
+    curve = ax.collections[-1].get_paths()[0].vertices
+    (at,) = drawn(ax, "|")[:, 0][drawn(ax, "|")[:, 1] > 2].reshape(1, -1)
+    assert len(at) == 10
+    assert curve[:, 0].min() < at.min()
+    assert curve[:, 0].max() > at.max()
+    for fill in ax.collections:
+        low, high = ax.get_xlim()
+        tail = fill.get_paths()[0].vertices
+        tail = tail[(tail[:, 0] <= low + 1e-9) | (tail[:, 0] >= high - 1e-9)]
+        assert not len(tail) or np.ptp(tail[:, 1]) < 0.02
+
+
+def test_a_missing_estimate_is_seen_in_the_heatmap(results):
+    def missing(overall):
+        overall["estimate"][{"exposure": 1, "outcome": 0}] = np.nan
+
+    ax = draw(plots.heatmap, altered(results, "global", missing))
+    (cross,) = (text for text in ax.texts if text.get_text().startswith("×"))  # noqa: RUF001
+    behind = matplotlib.colors.to_rgb(ax.collections[0].to_rgba(np.ma.masked_invalid([np.nan]))[0][:3])
+    assert np.mean(behind) - np.mean(matplotlib.colors.to_rgb(cross.get_color())) > 0.5
+    assert np.mean(behind) < 0.95
+
+
+def test_leave_one_out_names_no_rounding_and_what_cannot_be_left_out(results):
+    sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
+    index = results["effects"]["sequence"].values.tolist().index(sequence)
+
+    def only(positions):
+        def change(effects):
+            rest = [at for at in range(effects.sizes["position"]) if at not in positions]
+            for name in ("exposure_effect", "exposure_se", "outcome_effect", "outcome_se"):
+                effects[name][{"sequence": index, "position": rest}] = np.nan
+            effects["outcome_effect"][{"sequence": index}] = (
+                1.7 * effects["exposure_effect"][{"sequence": index, "exposure": 0}]
+            )
+
+        return altered(results, "effects", change)
+
+    told = " ".join(texts(draw(plots.leave_one_out, only([3, 7, 9]), "FOXA1", sequence=sequence)))
+    assert "largest changes" not in told
+    told = " ".join(" ".join(texts(draw(plots.leave_one_out, only([3]), "FOXA1", sequence=sequence))).split())
+    assert "no estimate without 1,00" in told
+
+
+def test_titles_break_between_words_alone(results):
+    ax = draw(plots.forest, results, "FOXA1", method="egger")
+    assert "MR-\n" not in ax.get_title(loc="left")
+
+
+def test_an_estimate_far_out_does_not_press_the_funnel_together(results):
+    near = draw(plots.funnel, results, "FOXA1")
+    tree = results.copy()
+    local = tree["local"].to_dataset().load()
+    local["estimate"].loc[{"method": "egger"}] = -300.0
+    tree["local"] = type(tree)(local)
+    far = draw(plots.funnel, tree, "FOXA1")
+    assert far.get_xlim() == pytest.approx(near.get_xlim(), rel=0.3)
+    assert any("beyond the axis: MR-Egger −300" in " ".join(text.split()) for text in texts(far))  # noqa: RUF001
+    assert [text.get_text() for text in far.get_legend().get_texts()] == ["IVW"]
+
+
+def test_estimators_without_a_line_in_the_plane_get_none(tmp_path):
+    methods = ["egger", "radial_egger", "multivariable_ivw"]
+    with open_results(write_store(tmp_path / "out.zarr", mr={"methods": methods})) as tree:
+        for function, expected in ((plots.scatter, 1), (plots.funnel, 2)):
+            ax = draw(function, tree, "CTCF")
+            assert len(ax.get_legend().get_texts()) == expected
+            assert any(f"{expected} of 3 estimators" in text for text in texts(ax))
+            ax = draw(function, tree, "CTCF", method="multivariable_ivw")
+            assert ax.get_legend() is None
+            assert any("the estimator has no line here" in " ".join(text.split()) for text in texts(ax))
+        ax = draw(plots.scatter, tree, "CTCF", method="radial_egger")
+        assert not [line for line in ax.lines if hasattr(line, "get_slope")]
+
+
+ALIKE = tuple(f"MCF10A-Er-Src_{factor}_EtOH_0.01pct" for factor in ("STAT3", "c-Fos", "c-Myc", "Pol2"))
+
+
+def test_names_that_are_cut_stay_apart(tmp_path):
+    assert apart(ALIKE, 22)[:2] == ["MCF10A..STAT3..0.01pct", "MCF10A..c-Fos..0.01pct"]
+    assert apart(["CTCF", "HepG2_a_factor_with_a_long_name"], 22) == ["CTCF", "HepG2_a_fa.._long_name"]
+    hard = [f"{'x' * a}{'y' * b}" for a in (30, 31) for b in (30, 31)] + ["xx..yy", "a" * 40, "a" * 41]
+    for width in (6, 22):
+        assert len(set(apart(hard, width))) == len(hard)
+    with open_results(write_store(tmp_path / "out.zarr", exposures=ALIKE, outcomes=ALIKE[::-1])) as tree:
+        for function in (plots.forest, plots.density, plots.heatmap):
+            labels = [label.get_text() for label in draw(function, tree).get_yticklabels()]
+            assert len({label.split("  ")[0] for label in labels}) == len(labels) >= 4
+        ax = draw(plots.scatter, tree, ALIKE[0], outcome=ALIKE[1])
+        assert "STAT3" in ax.get_xlabel()
+        assert "c-Fos" in ax.get_ylabel()
+
+
+@pytest.mark.parametrize("name", ["a$b$", r"$\foo$", "a_$b$_{"])
+def test_names_are_no_formulas(tmp_path, name):
+    with open_results(write_store(tmp_path / "out.zarr", exposures=(name, "CTCF"), sequences=5, length=8)) as tree:
+        for kind, function in KINDS.items():
+            ax = draw(function, tree, *((name,) if kind in OF_ONE_SEQUENCE else ()))
+            assert kind in ("funnel", "loo") or any(name in text for text in texts(ax))
+            save(tree, kind, tmp_path / "figure.svg", **({"exposure": name} if kind in OF_ONE_SEQUENCE else {}))
 
 
 LONG = tuple(f"HepG2_a factor with quite a long name_None#{number}" for number in range(1, 4))

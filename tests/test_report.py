@@ -131,6 +131,20 @@ def test_the_table_holds_the_global_effects(results):
         assert cells["n"].text == str(int(one["n_sequences"]))
 
 
+def test_an_outcome_that_is_the_only_one_is_said_once_and_long_tables_are_folded(folder):
+    many = tuple(f"TF{number}" for number in range(31))
+    with open_results(write_store(folder / "many.zarr", exposures=many, sequences=5, length=12)) as tree:
+        table = global_rows(tree)
+        assert [head for head, _ in table.heads][:3] == ["exposure", "method", "estimate"]
+        assert [cell.text for cell in table.rows[0][:2]] == ["TF0", "MR-Egger"]
+        assert table.note == "The outcome is DNase."
+        page = render(tree, exposures=["TF3"])
+    assert "<details><summary>Global effects: table of 62 rows</summary>" in page
+    assert page.count("<details>") == 3
+    told = re.search(r"<dt>exposures</dt><dd>(.*?)</dd>", page, re.DOTALL)[1]
+    assert told.startswith("<details><summary>31</summary>TF0 (output 0: task of TF0); TF1")
+
+
 def test_sequences_are_ranked(results, monkeypatch):
     table = ranked_rows(results, "CTCF", "DNase", "ivw")
     heads = [head for head, _ in table.heads]
@@ -181,7 +195,7 @@ def test_negative_controls_are_shown_when_they_were_made(results, page):
 
 def test_the_run_is_told_in_words(results):
     told = summary(results)
-    assert told["exposures"] == "2: FOXA1 (output 0: task of FOXA1); CTCF (output 1: task of CTCF)"
+    assert told["exposures"] == ("FOXA1 (output 0: task of FOXA1)", "CTCF (output 1: task of CTCF)")
     assert told["sequences"].startswith("7 reference sequences of 40 bp; 6 to 7 for each exposure; 40 positions")
     assert told["draws"].startswith("30 thinned networks")
     assert told["standard errors"].startswith("posterior: the SD over draws")
@@ -197,6 +211,31 @@ def test_the_run_is_told_in_words(results):
     assert "model-implied" in text
     assert "one unit of the model's own output" in text
     assert re.search(r"raise CTCF by 1 raise DNase by [12]\.\d+ on average", text)
+
+
+def test_an_ensemble_is_told_as_one(folder):
+    members = ["seed_a", "seed_b", "seed_c"]
+    path = write_store(folder / "ensemble.zarr", draws=1, uncertainty={"method": "ensemble", "members": members})
+    with open_results(path) as tree:
+        tree.attrs |= {"draws": 3, "members": members}
+        told, page = summary(tree), outline(render(tree, exposures=["CTCF"])).text
+        assert told["draws"] == "the 3 members of an ensemble, the same for all sequences: seed_a, seed_b, seed_c"
+        assert "how far members of the ensemble disagree" in told["standard errors"]
+        assert "MC-dropout" not in page
+        assert "thinned networks" not in page
+        assert "All sequences share the members of the ensemble" in titles(tree)
+        # Stores of earlier versions name the members in the configuration alone.
+        del tree.attrs["members"]
+        assert summary(tree)["draws"] == told["draws"]
+        tree.attrs["standard_error"] = "monte_carlo"
+        assert "the error of the mean ensemble's effect alone" in summary(tree)["standard errors"]
+    uncertainty = {"method": "ensemble", "members": members, "draws": 20}
+    with open_results(write_store(folder / "both.zarr", draws=60, uncertainty=uncertainty)) as tree:
+        assert summary(tree)["draws"].startswith(
+            "60: 20 thinned networks (MC-dropout), others for each sequence, of each"
+        )
+    with open_results(write_store(folder / "shared.zarr", uncertainty={"shared_draws": True, "draws": 30})) as tree:
+        assert "All sequences share the thinned networks" in titles(tree)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +295,25 @@ def test_one_significant_intercept_in_many_is_chance(results):
     assert not any("pleiotropy" in title for title in titles(sound))
 
 
+def test_an_excess_that_many_pairs_have_by_chance_is_none(folder):
+    many = tuple(f"TF{number}" for number in range(12))
+    with open_results(write_store(folder / "pairs.zarr", exposures=many, sequences=6, length=12)) as tree:
+
+        def two_of_six(values):
+            values = values * 0 + 0.5
+            values[{"exposure": 0, "sequence": slice(0, 2)}] = 0.04
+            return values
+
+        assert not any("pleiotropy" in title for title in titles(changed(tree, "local", intercept_pvalue=two_of_six)))
+        assert any("pleiotropy" in title for title in titles(changed(tree, "local", intercept_pvalue=0.04)))
+
+
+def test_one_is_no_plural(folder):
+    with open_results(write_store(folder / "one.zarr", exposures=("FOXA1",), sequences=1, length=12)) as tree:
+        assert "Few sequences for 1 exposure" in titles(tree)
+        assert summary(tree)["sequences"].startswith("1 reference sequence of 12 bp")
+
+
 def test_failed_fits_are_counted_with_their_reasons(results):
     def fail(status):
         status[{"method": 0, "sequence": 0, "outcome": 0}] = 1
@@ -309,8 +367,10 @@ def test_the_selection_is_stated(results, monkeypatch):
 def test_errors_say_what_to_do(results, tmp_path):
     with pytest.raises(OutputError, match=r"name it report\.html"):
         write_report(results, tmp_path / "report.pdf")
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        write_report(results, tmp_path / "no such folder" / "report.html", exposures=["CTCF"])
+        write_report(results, tmp_path / "file" / "report.html", exposures=["CTCF"])
+    (tmp_path / "file").unlink()
     with pytest.raises(SelectionError, match="no exposure 'ctcf'"):
         write_report(results, tmp_path / "report.html", exposures=["ctcf"])
     with pytest.raises(StoreError, match="does not exist"):
@@ -345,11 +405,15 @@ def test_the_commands_write_report_and_figures(folder, results, tmp_path, capsys
         assert cli.main(["plot", store, "--kind", kind, *exposure, "-o", str(output)]) == 0
         assert output.read_text(encoding="utf-8").startswith("<?xml")
     capsys.readouterr()
+    assert cli.main(["plot", store, "--kind", "forest", "-o", str(tmp_path / "new" / "folder" / "x.svg")]) == 0
+    assert cli.main(["report", store, "-o", str(tmp_path / "other" / "r.html"), "--exposures", "CTCF"]) == 0
+    assert (tmp_path / "other" / "r.html").exists()
+    capsys.readouterr()
     for arguments, message in (
         (["--kind", "scatter", "-o", "x.svg"], "say which, with --exposure"),
         (["--kind", "heatmap", "--exposure", "CTCF", "-o", "x.svg"], "a heatmap has no choice of exposure"),
         (["--kind", "forest", "-o", "x.gif"], r"choose .svg, .png, .pdf"),
-        (["--kind", "forest", "-o", str(tmp_path / "none" / "x.svg")], "cannot be written"),
+        (["--kind", "forest", "-o", str(tmp_path / "r.html" / "x.svg")], "cannot be written"),
     ):
         assert cli.main(["plot", store, *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The report in a browser: headless Chromium on a desktop, a phone and paper."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -179,3 +181,44 @@ def test_paper_cuts_no_figure(page, report):
     assert max(right for _, _, right in figures) <= 688 + 1
     pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf()))
     assert pages > 4
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="no pdftotext found (Debian: poppler-utils)")
+def test_on_paper_numbers_stay_whole_and_heads_stand_on_every_page(page, report, tmp_path):
+    page.resize(WIDTHS["desktop"])
+    page.open(report)
+    page.evaluate(
+        """(() => {
+            const body = document.querySelector('#global tbody');
+            const row = body.rows[0];
+            row.cells[0].textContent = 'a_name_of_an_exposure_that_is_rather_long_'.repeat(2);
+            row.cells[4].textContent = '−0.123456 to 123.456';
+            for (let copy = 0; copy < 150; copy++) body.append(row.cloneNode(true));
+        })()"""  # noqa: RUF001
+    )
+    (tmp_path / "page.pdf").write_bytes(page.pdf())
+    text = subprocess.run(["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, text=True).stdout
+    sheets = [sheet for sheet in text.split("\f") if "123.456" in sheet]
+    assert len(sheets) > 2
+    assert sum(sheet.count("−0.123456 to 123.456") for sheet in sheets) == 151  # noqa: RUF001
+    assert all("estimate" in sheet for sheet in sheets)
+
+
+def test_a_wide_table_scrolls_with_the_keyboard_and_nothing_else_does(page, report):
+    page.resize(WIDTHS["phone"], mobile=True)
+    page.open(report)
+    page.evaluate(
+        """(() => {
+            const name = 'a_name_without_a_space_'.repeat(5);
+            document.querySelector('header p').textContent = name;
+            document.querySelector('.caution li').textContent = name;
+            document.querySelector('nav a').textContent = name;
+        })()"""
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS["phone"]
+    regions = page.evaluate(
+        "[...document.querySelectorAll('table')].map(table => { const box = table.parentElement;"
+        " return [box.tabIndex, box.role, box.ariaLabel, box.scrollHeight - box.clientHeight]; })"
+    )
+    assert {(tab, role, hidden) for tab, role, _, hidden in regions} == {(0, "region", 0)}
+    assert all(label for _, _, label, _ in regions)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.tables import global_table, local_table, terminal_table
+from kipoi_deepmr.tables import global_records, global_table, local_table, terminal_table
 
 
 def text(words):
@@ -187,3 +187,32 @@ def test_the_only_outcome_stands_above_where_names_would_be_cut():
     shown = terminal_table(make_results(names, ("the name of an outcome that is longer than most of them",)))
     assert "outcome: the name of an outcome that is longer than most of them" in shown
     assert "HepG2_a_long_name#2" in shown
+
+
+def test_records_hold_both_directions_and_the_controls():
+    results = make_results()
+    for number, path in enumerate(("reverse", "controls", "controls/reverse"), start=2):
+        other = make_results(unit=float(number))
+        for name in ("local", "global"):
+            results[f"{path}/{name}"] = other[name]
+    records = global_records(results)
+    ways = [("forward", None), ("reverse", None), ("forward", "shuffled"), ("reverse", "shuffled")]
+    assert [(row["direction"], row["control"]) for row in records[::8]] == ways
+    trees = [results, *(results[path] for path in ("reverse", "controls", "controls/reverse"))]
+    assert [row["estimate"] for row in records] == [
+        value for tree in trees for value in global_table(tree)["estimate"].tolist()
+    ]
+    shown = terminal_table(results)
+    assert [shown.count(line) for line in ("In reverse: ", "Control: ", "Control in reverse")] == [1, 1, 1]
+
+
+def test_the_terminal_says_why_methods_are_not_permuted():
+    results = make_results()
+    overall = results["global"].to_dataset()
+    for name, term in terms.GLOBAL_PERMUTED.items():
+        overall[name] = (term.dims, np.ones([overall.sizes[dim] for dim in term.dims]))
+    results["global"] = xr.DataTree(overall)
+    assert "not permuted" not in terminal_table(results)
+    overall["n_permuted"][..., 1] = 0
+    results["global"] = xr.DataTree(overall)
+    assert "methods that need every draw are not permuted" in terminal_table(results)

@@ -103,10 +103,14 @@ class DeepSEALike(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, [0, 2, 1, 3]]
-        x = torch.cat([x, x.flip((1, 3))])
-        x = self.dense(self.features(x).flatten(1))
-        return (x[: len(x) // 2] + x[len(x) // 2 :]) / 2
+        # Bases, strands and their mean by the operations that the zoo's model uses.
+        forward = torch.stack([x[:, base, ...] for base in (0, 2, 1, 3)], dim=1)
+        reverse = forward
+        for axis in (1, 3):
+            reverse = reverse.index_select(axis, torch.arange(reverse.shape[axis] - 1, -1, -1, device=x.device))
+        both = torch.cat([forward, reverse])
+        both = self.dense(self.features(both).view(len(both), -1))
+        return both[: len(x)] / 2 + both[len(x) :] / 2
 
 
 class BelugaLike(nn.Module):

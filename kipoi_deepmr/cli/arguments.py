@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,3 +43,8 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def shows_progress(args: argparse.Namespace) -> bool:
+    """Tell whether to show a progress bar: in a terminal, unless it is to be quiet."""
+    return not args.quiet and sys.stderr.isatty()

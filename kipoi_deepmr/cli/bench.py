@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=1))
         return 0
+    width = max(map(len, report)) + 2
     for key, value in report.items():
-        print(f"{key:<20}{f'{value:.4g}' if isinstance(value, float) else '-' if value is None else value}")
+        print(f"{key:<{width}}{f'{value:.4g}' if isinstance(value, float) else '-' if value is None else value}")
     return 0

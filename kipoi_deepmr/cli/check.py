@@ -41,7 +41,10 @@ def _in_words(report: dict[str, Any]) -> list[tuple[str, str]]:
     for side in ("exposures", "outcomes"):
         for number, (name, task) in enumerate(report[side].items()):
             peaks = f", {task['sequences']} sequences of {task['peaks']}" if "peaks" in task else ""
-            lines.append((side if number == 0 else "", f"{name}: output {task['index']} {task['task']}{peaks}"))
+            profile = f", {task['profile']}" if "profile" in task else ""
+            lines.append(
+                (side if number == 0 else "", f"{name}: output {task['index']} {task['task']}{profile}{peaks}")
+            )
     for number, site in enumerate(report["dropout"]):
         lines.append(("dropout" if number == 0 else "", site))
     return [

@@ -24,7 +24,17 @@ def add(commands: Any) -> None:
     torch.add_argument("--kwargs", metavar="YAML", default="{}", help="arguments of the class, as {n_outputs: 1}")
     torch.add_argument("--weights", metavar="FILE", help="state dict (default: the weights that the object has)")
     torch.add_argument("--alphabet", default="ACGT", help="order of the bases (default: ACGT)")
-    torch.add_argument("--labels", metavar="NAME", nargs="+", default=[], help="names of its tasks")
+    torch.add_argument(
+        "--labels", metavar="NAME", nargs="+", default=[], help="names of its tasks, or of a profile's tracks"
+    )
+    torch.add_argument(
+        "--shape",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[],
+        help="shape of its input, such as 4 1000 (default: as it takes)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,11 +88,13 @@ def _write_recipe(args: argparse.Namespace, folder: Any) -> int:
         weights=Path(args.weights).expanduser() if args.weights else None,
         alphabet=args.alphabet,
         labels=args.labels,
+        shape=args.shape,
         overwrite=args.overwrite,
     )
     tasks = ", ".join(target.name for target in model.targets()[:6])
+    shape = model.kipoi.schema.inputs.shape
     print(
-        f"wrote {folder} (model.yaml, model.py, weights.pt) with the tasks {tasks}{', ...' if len(model.targets()) > 6 else ''}: "
+        f"wrote {folder} (model.yaml, model.py, weights.pt): one-hot sequences of the shape {shape}, the tasks {tasks}{', ...' if len(model.targets()) > 6 else ''}: "
         f"now `kipoi deepmr init {folder} --source dir -o config.yaml`",
         file=sys.stderr,
     )

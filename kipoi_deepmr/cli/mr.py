@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_json
+from kipoi_deepmr.cli.arguments import add_command, add_json, shows_progress
 from kipoi_deepmr.cli.lines import in_lines
 from kipoi_deepmr.terms import METHODS
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     given = {
         section: {key: value for key, value in keys.items() if value is not None} for section, keys in changes.items()
     }
-    results = re_estimate(args.store, progress=not args.quiet, **given)
+    results = re_estimate(args.store, progress=shows_progress(args), **given)
     print(json.dumps(global_records(results), indent=1) if args.json else terminal_table(results))
     return 0
 

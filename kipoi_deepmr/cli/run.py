@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
+from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json, shows_progress
 
 
 def add(commands: Any) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        progress=not args.quiet,
+        progress=shows_progress(args),
     )
     print(json.dumps(global_records(results), indent=1) if args.json else terminal_table(results))
     print(f"wrote {args.output}: open it with xarray.open_datatree('{args.output}', engine='zarr')", file=sys.stderr)

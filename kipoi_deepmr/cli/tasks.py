@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from kipoi_deepmr.cli.arguments import add_command, add_json, add_model
@@ -26,8 +27,7 @@ def run(args: argparse.Namespace) -> int:
     targets = load_model(args.model, args.source).targets()
     found = targets.matching(args.match)
     if args.json:
-        rows = [{"index": t.index, "label": t.label, "occurrence": t.occurrence, "name": t.name} for t in found]
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([_row(target) for target in found], indent=1))
         return 0
     if not found:
         print(f"none of the {len(targets)} outputs matches '{args.match}'", file=sys.stderr)
@@ -35,6 +35,12 @@ def run(args: argparse.Namespace) -> int:
     print("index  label")
     for target in found:
         label = target.label + (f"  occurrence: {target.occurrence}" if target.repeated else "")
+        label += f"  {target.profile.describe()}" if target.profile else ""
         print(in_lines(f"{target.index:>5}", label, _INDENT))
     print(f"{len(found)} of {len(targets)} outputs", file=sys.stderr)
     return 0
+
+
+def _row(target: Any) -> dict[str, Any]:
+    row = {"index": target.index, "label": target.label, "occurrence": target.occurrence, "name": target.name}
+    return {**row, **({"profile": asdict(target.profile)} if target.profile else {})}

@@ -26,17 +26,17 @@ def _one_of(*allowed: str) -> tuple[_Check, str]:
     return lambda value: isinstance(value, str) and value in allowed, ", ".join(allowed)
 
 
-def _number(lowest: float, highest: float, text: str, also: tuple[str, ...] = ()) -> tuple[_Check, str]:
+def _number(fits: Callable[[float], bool], text: str, also: tuple[str, ...] = ()) -> tuple[_Check, str]:
     def check(value: Any) -> bool:
         if isinstance(value, str):
             return value in also
-        return isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and fits(value)
 
     return check, text
 
 
-def _whole(lowest: int) -> tuple[_Check, str]:
-    return lambda value: type(value) is int and value >= lowest, f"a whole number from {lowest} on"
+def _whole(lowest: int, highest: int) -> tuple[_Check, str]:
+    return lambda value: type(value) is int and lowest <= value <= highest, f"a whole number from {lowest} to {highest}"
 
 
 _FLAG: tuple[_Check, str] = (lambda value: isinstance(value, bool), "true, false")
@@ -48,21 +48,25 @@ _OPTIONS: Mapping[str, tuple[_Check, str]] = {
     "penalized": _FLAG,
     "correction": _one_of("CR1", "CR2"),
     "over_dispersion": _FLAG,
-    "penalty": _number(0, math.inf, "a number of at least 0"),
-    "invalid_sd": _number(0, math.inf, "a number above 0"),
+    "penalty": _number(lambda value: value >= 0, "a finite number of at least 0"),
+    "invalid_sd": _number(lambda value: value > 0, "a finite number above 0"),
     "loss": _one_of("l2", "huber", "tukey"),
-    "phi": _number(0, math.inf, "a number above 0"),
+    "phi": _number(lambda value: value > 0, "a finite number above 0"),
     "stderr": _one_of("delta", "simple"),
     "ci": _one_of("normal", "fieller", "bootstrap"),
-    "n_boot": _whole(2),
-    "sample_size": _number(1, math.inf, "a number from 1 on"),
+    "n_boot": _whole(2, 10**6),
+    "sample_size": _number(lambda value: value > 1, "a finite number above 1"),
     "search": _one_of("coordinate", "global"),
     "model_averaging": _FLAG,
-    "max_invalid": _whole(0),
-    "n_perturb": _whole(0),
-    "seed": _whole(0),
-    "folds": _whole(3),
-    "psi": _number(-1, 1, "stored (the correlation of the errors in the store), a number from -1 to 1", ("stored",)),
+    "max_invalid": _whole(0, 10**6),
+    "n_perturb": _whole(0, 10**5),
+    "seed": _whole(0, 2**63 - 1),
+    "folds": _whole(3, 10**4),
+    "psi": _number(
+        lambda value: -1 <= value <= 1,
+        "stored (the correlation of the errors in the store), a number from -1 to 1",
+        ("stored",),
+    ),
 }
 _CLUSTERED = ("correction", "weights", "psi", "distribution")
 _BOOTSTRAP = ("distribution", "n_boot", "seed")

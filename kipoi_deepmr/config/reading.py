@@ -78,6 +78,8 @@ def load_config(path: str | Path) -> Config:
         data = loader.construct_document(root) if root is not None else None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: brackets or keys are nested too deeply") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {_explain_syntax(error, text)}") from error
     if not isinstance(data, dict):

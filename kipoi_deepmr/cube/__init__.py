@@ -11,6 +11,7 @@ from kipoi_deepmr.cube.groups import (
     LOCAL_GROUP,
     REVERSE_GROUP,
 )
+from kipoi_deepmr.cube.lock import locked
 from kipoi_deepmr.cube.template import Drawn, Template
 from kipoi_deepmr.cube.writing import Cube
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_replaceable",
     "explained",
     "is_store",
+    "locked",
     "open_results",
     "write_estimates",
 ]

@@ -1,16 +1,14 @@
 """Estimates of a store, replaced as a whole, and the store as a user opens it."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import xarray as xr
-import zarr
 
 from kipoi_deepmr.cube.failures import explained
-from kipoi_deepmr.cube.folders import clear, consolidate, forget_consolidated, is_store
-from kipoi_deepmr.cube.groups import ESTIMATE_GROUPS, ESTIMATES_OF
+from kipoi_deepmr.cube.folders import consolidate, hide_estimates, is_store, workshop
+from kipoi_deepmr.cube.groups import ESTIMATE_GROUPS
 from kipoi_deepmr.errors import StoreError
 
 
@@ -58,19 +56,15 @@ def write_estimates(path: Path, groups: Mapping[str, xr.Dataset]) -> None:
     StoreError
         If they cannot be written; the old groups then stay.
     """
-    partial = path.with_name(path.name + ".estimates")
-    with explained(path, "written"):
-        clear(partial, ESTIMATES_OF)
-        zarr.create_group(partial, attributes={ESTIMATES_OF: path.name}, zarr_format=3)
+    with explained(path, "written"), workshop(path) as partial:
         for name, dataset in groups.items():
-            dataset.to_zarr(partial, group=name, mode="a", consolidated=False, zarr_format=3)
+            dataset.to_zarr(partial / "new", group=name, mode="a", consolidated=False, zarr_format=3)
         # A process that dies from here on leaves a store without estimates, never old beside new ones.
-        forget_consolidated(path)
+        hide_estimates(path)
         for name in ESTIMATE_GROUPS:
             if (path / name).exists():
                 os.replace(path / name, partial / f"old-{name.replace('/', '-')}")
         for name in ESTIMATE_GROUPS:
-            if (partial / name).exists():
-                os.replace(partial / name, path / name)
+            if (partial / "new" / name).exists():
+                os.replace(partial / "new" / name, path / name)
         consolidate(path)
-        shutil.rmtree(partial, ignore_errors=True)

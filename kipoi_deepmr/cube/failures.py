@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zarr.errors import BaseZarrError
+
 from kipoi_deepmr.errors import StoreError
 
 
@@ -25,7 +27,7 @@ def explained(path: Path, what: str) -> Iterator[None]:
         With the reason.
     """
     reading = what in ("opened", "read")
-    low_level = (OSError, KeyError, ValueError, RuntimeError) if reading else (OSError, KeyError)
+    low_level = (OSError, KeyError, ValueError, RuntimeError) if reading else (OSError, KeyError, BaseZarrError)
     try:
         yield
     except StoreError:

@@ -1,14 +1,34 @@
 """The folder of a store: whole or not there, its metadata in one place, leftovers of killed processes."""
 
+import json
+import os
+import re
 import shutil
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import zarr
 
-from kipoi_deepmr.cube.groups import CONTROLS_GROUP, DIGEST, DIRECTION_GROUPS, DRAWN_GROUP, EFFECTS_GROUP
+from kipoi_deepmr import terms
+from kipoi_deepmr.cube.groups import (
+    CONTROLS_GROUP,
+    DIGEST,
+    DIRECTION_GROUPS,
+    DRAWN_GROUP,
+    EFFECTS_GROUP,
+    ESTIMATE_GROUPS,
+)
 from kipoi_deepmr.errors import StoreError
+
+_METADATA = "zarr.json"
+_MARK = "temporary folder of kipoi_deepmr"
+_CHUNK = re.compile(r"c|\d+")
+# What zarr calls a file until it is whole.
+_UNFINISHED = re.compile(r"(zarr|c|\d+)\.[0-9a-f]{32}\.partial")
+_NODES = {EFFECTS_GROUP, DRAWN_GROUP, CONTROLS_GROUP, *DIRECTION_GROUPS} | terms.VARIABLES
 
 
 def is_store(path: Path) -> bool:
@@ -30,17 +50,73 @@ def check_replaceable(path: Path) -> None:
     Raises
     ------
     StoreError
-        If it is no store of kipoi_deepmr, or holds other files.
+        If it is no store of kipoi_deepmr, or holds other files, however deep.
     """
     if not is_store(path):
         raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
-    own = {"zarr.json", EFFECTS_GROUP, DRAWN_GROUP, CONTROLS_GROUP, *DIRECTION_GROUPS}
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own and entry.name[0] != ".")
+    foreign = sorted(str(entry.relative_to(path)) for entry in _foreign(path, _NODES))
     if foreign:
         raise StoreError(
             f"{path} holds files that kipoi_deepmr did not write ({', '.join(foreign[:5])}), which --overwrite would "
             "delete: move them, or choose another name"
         )
+
+
+def _foreign(folder: Path, nodes: frozenset[str] | set[str]) -> Iterator[Path]:
+    """Yield what zarr did not write for a group, an array or (without `nodes`) its chunks."""
+    for entry in os.scandir(folder):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder and (entry.name in nodes or _CHUNK.fullmatch(entry.name)):
+            yield from _foreign(Path(entry.path), nodes if entry.name in nodes else frozenset())
+        elif is_folder or not (
+            entry.name == _METADATA or _CHUNK.fullmatch(entry.name) or _UNFINISHED.fullmatch(entry.name)
+        ):
+            yield Path(entry.path)
+
+
+def clear_unfinished(path: Path) -> None:
+    """Delete the files that zarr had not finished when a process was killed."""
+    for file in path.rglob("*.partial"):
+        if _UNFINISHED.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def workshop(path: Path) -> Iterator[Path]:
+    """Lend a folder beside a store for what is not whole yet and for what is to be deleted.
+
+    After an error it stays, and the next process clears it: it may hold what is no longer in the store.
+
+    Parameters
+    ----------
+    path
+        The store.
+
+    Raises
+    ------
+    StoreError
+        If something else is called like it.
+    """
+    folder = path.with_name(f"{path.name}.partial")
+    if folder.exists() or folder.is_symlink():
+        _clear(folder)
+    folder.mkdir()
+    (folder / _MARK).touch()
+    yield folder
+    _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Delete what carries our mark, the mark last, so that a process that dies meanwhile leaves a folder that is known."""
+    if folder.is_symlink() or not folder.is_dir() or (any(folder.iterdir()) and not (folder / _MARK).is_file()):
+        raise StoreError(
+            f"{folder} is in the way, and kipoi_deepmr did not write it: move it, or choose another output"
+        )
+    for entry in folder.iterdir():
+        if entry.name != _MARK:
+            shutil.rmtree(entry)
+    (folder / _MARK).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def consolidate(path: Path) -> None:
@@ -50,20 +126,29 @@ def consolidate(path: Path) -> None:
         zarr.consolidate_metadata(path)
 
 
-def forget_consolidated(path: Path) -> None:
-    """Write the metadata of the root anew, without those of the groups: readers then look at the groups themselves."""
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
-    root.attrs.update(dict(root.attrs))
+def hide_estimates(path: Path) -> None:
+    """Take the estimates out of the gathered metadata: readers then see a store that has none yet."""
+    metadata = json.loads((path / _METADATA).read_text())
+    gathered = (metadata.get("consolidated_metadata") or {}).get("metadata", {})
+    for key in [key for key in gathered if any(f"{key}/".startswith(f"{group}/") for group in ESTIMATE_GROUPS)]:
+        del gathered[key]
+    _write(path, metadata)
 
 
-def clear(leftover: Path, mark: str) -> None:
-    """Delete what a killed process left behind, known by an attribute of its group, and nothing else."""
-    if not leftover.exists():
-        return
-    with suppress(OSError, ValueError, KeyError):
-        # A process that dies in its very first write leaves zarr's temporary file, or nothing.
-        begun = all(entry.name.startswith("zarr.") and entry.suffix == ".partial" for entry in leftover.iterdir())
-        if begun or mark in zarr.open_group(leftover, mode="r", use_consolidated=False).attrs:
-            shutil.rmtree(leftover)
-            return
-    raise StoreError(f"{leftover} is in the way, and kipoi_deepmr did not write it: move it, or choose another output")
+def update_attributes(path: Path, attrs: Mapping[str, Any]) -> None:
+    """Set attributes of the root in one step; the gathered metadata stay."""
+    metadata = json.loads((path / _METADATA).read_text())
+    metadata["attributes"] |= attrs
+    _write(path, metadata)
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """Return the attributes of the root as they are now on the disk."""
+    attributes: dict[str, Any] = json.loads((path / _METADATA).read_text())["attributes"]
+    return attributes
+
+
+def _write(path: Path, metadata: Mapping[str, Any]) -> None:
+    unfinished = path / f"zarr.{os.urandom(16).hex()}.partial"
+    unfinished.write_text(json.dumps(metadata, indent=2, allow_nan=False))
+    os.replace(unfinished, path / _METADATA)

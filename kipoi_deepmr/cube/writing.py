@@ -1,9 +1,9 @@
 """A store open for writing effects: regions first, then the completion mask."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube.failures import explained
-from kipoi_deepmr.cube.folders import check_replaceable, clear, consolidate
-from kipoi_deepmr.cube.groups import DIGEST, DRAWN_GROUP, EFFECTS_GROUP, ESTIMATES_OF
+from kipoi_deepmr.cube.folders import (
+    attributes_of,
+    check_replaceable,
+    clear_unfinished,
+    consolidate,
+    update_attributes,
+    workshop,
+)
+from kipoi_deepmr.cube.groups import DRAWN_GROUP, EFFECTS_GROUP, RUN_ID
 from kipoi_deepmr.cube.template import Drawn, Template, write_template
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
@@ -36,6 +43,7 @@ class Cube:
         self._folder = f"{folder}/" if folder else ""
         with explained(path, "opened"):
             self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
+            self._run_id = self._root.attrs.get(RUN_ID)
             self.shard = self._array("completed").chunks[0]
             self.drawn = self._drawn()
 
@@ -63,17 +71,15 @@ class Cube:
                     f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
                 )
             check_replaceable(path)
-        partial, replaced = (path.with_name(path.name + end) for end in (".partial", ".replaced"))
+        identified = replace(template, attrs={**template.attrs, RUN_ID: os.urandom(8).hex()})
         with explained(path, "created"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for leftover in (partial, replaced):
-                clear(leftover, DIGEST)
-            write_template(partial, template)
-            consolidate(partial)
-            if path.exists():
-                os.replace(path, replaced)
-            os.replace(partial, path)
-            shutil.rmtree(replaced, ignore_errors=True)
+            with workshop(path) as partial:
+                write_template(partial / "new", identified)
+                consolidate(partial / "new")
+                if path.exists():
+                    os.replace(path, partial / "old")
+                os.replace(partial / "new", path)
         return cls(path)
 
     @classmethod
@@ -95,20 +101,17 @@ class Cube:
             If the group cannot be written.
         """
         if not (path / folder / EFFECTS_GROUP).exists():
-            partial = path.with_name(f"{path.name}.{folder}")
-            with explained(path, "written"):
-                clear(partial, ESTIMATES_OF)
-                zarr.create_group(partial, attributes={ESTIMATES_OF: path.name}, zarr_format=3)
-                write_template(partial / folder, template)
-                os.replace(partial / folder, path / folder)
-                shutil.rmtree(partial, ignore_errors=True)
+            with explained(path, "written"), workshop(path) as partial:
+                write_template(partial / "new", template)
+                os.replace(partial / "new", path / folder)
                 consolidate(path)
         return cls(path, folder)
 
     @property
     def attrs(self) -> dict[str, Any]:
         """Attributes of the root."""
-        return dict(self._root.attrs)
+        with explained(self.path, "read"):
+            return attributes_of(self.path)
 
     def completed(self) -> NDArray[np.bool_]:
         """Return which sequences are written, shape (sequence,)."""
@@ -197,6 +200,7 @@ class Cube:
         if draws is not None:
             blocks |= {"exposure_draws": draws[:exposures], "outcome_draws": draws[exposures:]}
         with explained(self.path, "written"):
+            self._check_same()
             for name, block in blocks.items():
                 leading = {**terms.EFFECTS, **terms.DRAWS}[name].dims.index(terms.SEQUENCE)
                 self._array(name)[(slice(None),) * leading + (where,)] = block.astype(np.float32)
@@ -208,6 +212,19 @@ class Cube:
     def note(self, line: str, **attrs: Any) -> None:
         """Add a line to the history and set attributes of the root."""
         with explained(self.path, "written"):
-            history = str(self._root.attrs.get("history", ""))
-            self._root.attrs.update({"history": f"{history}\n{line}".strip(), **attrs})
-            consolidate(self.path)
+            stored = self._check_same()
+            update_attributes(self.path, {"history": f"{stored.get('history', '')}\n{line}".strip(), **attrs})
+
+    def clear_unfinished(self) -> None:
+        """Delete files that a killed process left unfinished in the store."""
+        with explained(self.path, "written"):
+            clear_unfinished(self.path)
+
+    def _check_same(self) -> dict[str, Any]:
+        """Return the attributes of the root, if it is still that of the store that was opened."""
+        stored = attributes_of(self.path)
+        if stored.get(RUN_ID) != self._run_id:
+            raise StoreError(
+                f"{self.path} was replaced by another process meanwhile: nothing more is written into it; choose another name"
+            )
+        return stored

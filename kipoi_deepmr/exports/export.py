@@ -1,6 +1,5 @@
 """Which files a store leaves as, and their writing."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import EFFECTS_GROUP, LOCAL_GROUP, REVERSE_GROUP, open_results
+from kipoi_deepmr.cube import CONTROLS_GROUP, EFFECTS_GROUP, LOCAL_GROUP, REVERSE_GROUP, open_results
 from kipoi_deepmr.errors import OutputError, SelectionError, StoreError, suggestion
 from kipoi_deepmr.exports.files import Files
 from kipoi_deepmr.exports.writers import (
@@ -26,12 +25,16 @@ from kipoi_deepmr.exports.writers import (
 from kipoi_deepmr.reading import read, select
 from kipoi_deepmr.sequences.genome import Genome
 from kipoi_deepmr.tables import global_results, local_results, variant_tables
-from kipoi_deepmr.tables.tidy import group
+from kipoi_deepmr.tables.tidy import every_estimate, group
 from kipoi_deepmr.tracks import SUMMARIES, SUMMARY_MEANINGS, bed_lines, bedgraph_lines, check_windows, signal, vcf_lines
+from kipoi_deepmr.tracks.names import distinct, vcf_keys
 
 _VARIANT_TABLES = ("harmonised", "single_variant", "leave_one_out")
 _TABLES = (*_VARIANT_TABLES, "local", "global")
 _REVERSE_TABLES = ("reverse_local", "reverse_global")
+_CONTROL_TABLES = {False: "control_global", True: "control_reverse_global"}
+# What file systems and browsers do not like.
+_FORBIDDEN_IN_FILES = r"[^\w.+-]"
 _MUTANTS = len(terms.ALLELES) - 1
 
 
@@ -58,7 +61,7 @@ def export(
     format
         ``tsv`` or ``parquet``: the tables `harmonised`, `single_variant`, `leave_one_out` and `local` under the names of
         TwoSampleMR and `global` under those of metafor (see `kipoi_deepmr.tables`); with estimates of both directions
-        `reverse_local` and `reverse_global`, too.
+        `reverse_local` and `reverse_global`, with shuffled sequences `control_global` (and `control_reverse_global`), too.
         ``bedgraph`` or ``bigwig``: effects along the genome, a file per task (see `kipoi_deepmr.tracks.signal`).
         ``bed``: sequences with their local effects, a file per exposure, outcome and method
         (see `kipoi_deepmr.tracks.bed_lines`).
@@ -87,7 +90,7 @@ def export(
     Raises
     ------
     OutputError
-        If a file exists or cannot be written, or an option is not allowed.
+        If a file exists or cannot be written, an option is not allowed, or a name reads back as a missing value.
     DependencyError
         If the library of the format is not installed.
     StoreError
@@ -102,15 +105,16 @@ def export(
     with open_results(store) as whole:
         results = select(whole, exposure=exposure, outcome=outcome, sequence=sequence)
         _check_completed(results)
-        job = _Export(results, Path(output).expanduser(), fasta, summary, compress, overwrite, progress)
+        job = _Export(whole, results, Path(output).expanduser(), fasta, summary, compress, overwrite, progress)
         return FORMATS[format](job)
 
 
 class _Export:
-    """One export: the selected part of a store, where it goes, and how."""
+    """One export: a store, its selected part, where that goes, and how."""
 
     def __init__(
         self,
+        whole: xr.DataTree,
         results: xr.DataTree,
         folder: Path,
         fasta: str | Path | None,
@@ -119,6 +123,7 @@ class _Export:
         overwrite: bool,
         progress: bool,
     ) -> None:
+        self.whole = whole
         self.results = results
         self.effects: xr.Dataset = results[EFFECTS_GROUP].to_dataset()
         self.summary = summary
@@ -140,7 +145,9 @@ class _Export:
 
     @property
     def tables(self) -> list[str]:
-        return [*_TABLES, *(_REVERSE_TABLES if REVERSE_GROUP in self.results.children else ())]
+        reverse = _REVERSE_TABLES if REVERSE_GROUP in self.results.children else ()
+        controls = [_CONTROL_TABLES[way == "reverse"] for way, control, _ in every_estimate(self.results) if control]
+        return [*_TABLES, *reverse, *controls]
 
     @property
     def gz(self) -> str:
@@ -153,6 +160,17 @@ class _Export:
             for side in terms.GLOBAL_DIMS
             for index, name in enumerate(self.effects[side].values.tolist())
         ]
+
+    def spelled(self, dim: str) -> dict[str, str]:
+        """Return how file names spell the names along a dimension of the whole store."""
+        estimates = self.whole[LOCAL_GROUP if dim == terms.METHOD else EFFECTS_GROUP].to_dataset()
+        known = [str(name) for name in estimates[dim].values.tolist()]
+        return dict(zip(known, distinct(known, _FORBIDDEN_IN_FILES), strict=True))
+
+    def signal_names(self) -> list[str]:
+        """Return the names of the files of tracks, one a task."""
+        spelled = {side: self.spelled(side) for side in terms.GLOBAL_DIMS}
+        return [f"{side}.{spelled[side][name]}.{self.summary}" for side, _, name in self.tasks()]
 
 
 def _tsv(job: _Export) -> list[Path]:
@@ -181,6 +199,9 @@ def _fill(job: _Export, tables: Mapping[str, TextTable | ParquetTable]) -> None:
             tables[overall].add(global_results(job.results, reverse=bool(reverse)))
             for frame in local_results(job.results, reverse=bool(reverse)):
                 tables[local].add(frame)
+    for reverse, name in _CONTROL_TABLES.items():
+        if name in tables:
+            tables[name].add(global_results(job.results.children[CONTROLS_GROUP], reverse=reverse))
     with job.bar(int(counts.sum()) * job.effects.sizes[terms.OUTCOME], "sequences") as bar:
         for block in variant_tables(job.results):
             for name in _VARIANT_TABLES:
@@ -189,7 +210,7 @@ def _fill(job: _Export, tables: Mapping[str, TextTable | ParquetTable]) -> None:
 
 
 def _bedgraph(job: _Export) -> list[Path]:
-    names = _signal_names(job)
+    names = job.signal_names()
     with job.files(names, ending=f".bedgraph{job.gz}") as files, job.bar(len(names), "files") as bar:
         for path, (side, index, name) in zip(files.paths, job.tasks(), strict=True):
             scale = job.results.attrs["scale"]
@@ -202,7 +223,7 @@ def _bedgraph(job: _Export) -> list[Path]:
 
 def _bigwig(job: _Export) -> list[Path]:
     library("pyBigWig", "bigWig")
-    names = _signal_names(job)
+    names = job.signal_names()
     with (
         job.genome() as genome,
         job.files(names, ending=".bw") as files,
@@ -219,7 +240,8 @@ def _bigwig(job: _Export) -> list[Path]:
 def _bed(job: _Export) -> list[Path]:
     local = group(job.results, LOCAL_GROUP)
     dims = (*terms.GLOBAL_DIMS, terms.METHOD)
-    labels = [_distinct(local[dim].values.tolist()) for dim in dims]
+    spelled = {dim: job.spelled(dim) for dim in dims}
+    labels = [[spelled[dim][str(name)] for name in local[dim].values] for dim in dims]
     cells = list(np.ndindex(*(local.sizes[dim] for dim in dims)))
     names = [".".join(label[at] for label, at in zip(labels, cell, strict=True)) for cell in cells]
     with job.files(names, ending=f".bed{job.gz}") as files, job.bar(len(names), "files") as bar:
@@ -237,7 +259,7 @@ def _vcf(job: _Export) -> list[Path]:
         name = f"variants.vcf{job.gz}"
         index = [name + index_ending(genome.sizes)] if job.compress else []
         with job.files([name, *index]) as files:
-            lines = _counted(job, vcf_lines(job.results, genome))
+            lines = _counted(job, vcf_lines(job.results, genome, vcf_keys(job.whole[EFFECTS_GROUP].to_dataset())))
             if job.compress:
                 with files.writing(name) as partly:
                     write_bgzip(partly, lines)
@@ -264,24 +286,6 @@ FORMATS: Mapping[str, Callable[[_Export], list[Path]]] = {
     "vcf": _vcf,
     "parquet": _parquet,
 }
-
-
-def _signal_names(job: _Export) -> list[str]:
-    named = [f"{side}.{name}" for side, _, name in job.tasks()]
-    return [f"{name}.{job.summary}" for name in _distinct(named)]
-
-
-def _distinct(names: Sequence[Any]) -> list[str]:
-    """Return names for files: what file systems and browsers do not like becomes ``_``, and each name stands once."""
-    found: list[str] = []
-    for name in names:
-        word = plain = re.sub(r"[^\w.+-]", "_", str(name), flags=re.ASCII)
-        number = 2
-        # Some file systems do not tell capitals from small letters.
-        while word.casefold() in map(str.casefold, found):
-            word, number = f"{plain}_{number}", number + 1
-        found.append(word)
-    return found
 
 
 def _check_option(option: str, value: str, allowed: Iterable[str]) -> None:

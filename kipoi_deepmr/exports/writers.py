@@ -8,9 +8,10 @@ from typing import IO, Any
 
 import pandas as pd
 
-from kipoi_deepmr.errors import DependencyError
+from kipoi_deepmr.errors import DependencyError, OutputError
 from kipoi_deepmr.tracks import Stretch
 
+_NOTHING = "NA"
 _LARGEST_TBI = 2**29
 _BASES_AT_ONCE = 2**20
 
@@ -43,10 +44,22 @@ class TextTable:
         self._empty = True
 
     def add(self, frame: pd.DataFrame) -> None:
-        """Write the rows of a frame: NA where there is nothing, TRUE and FALSE, all digits."""
+        """Write the rows of a frame: NA where there is nothing, TRUE and FALSE, all digits.
+
+        Raises
+        ------
+        OutputError
+            If a text is ``NA``, which reads back as nothing.
+        """
+        for name in frame.select_dtypes(exclude=["number", "bool"]):
+            if (frame[name] == _NOTHING).any():
+                raise OutputError(
+                    f"column {name} of the table holds the name '{_NOTHING}', which programs read as a missing value: "
+                    "export as parquet, or give it another name in the configuration"
+                )
         logical = frame.select_dtypes(bool)
         as_r = frame.assign(**{str(name): logical[name].map({True: "TRUE", False: "FALSE"}) for name in logical})
-        as_r.to_csv(self._handle, sep="\t", index=False, na_rep="NA", header=self._empty)
+        as_r.to_csv(self._handle, sep="\t", index=False, na_rep=_NOTHING, header=self._empty)
         self._empty = False
 
 

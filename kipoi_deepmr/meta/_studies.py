@@ -2,8 +2,9 @@
 
 import enum
 import math
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,8 @@ class Studies:
     """B batches of k studies, the most precise first and the absent last, effects counted from the first one.
 
     With the largest weight in a known place, sums such as total - weight need no cancellation, so that one study may
-    be far more precise than the others.
+    be far more precise than the others. Effects and errors are counted in `unit`, a power of 2 near the smallest
+    standard error, so that no square of theirs underflows or overflows.
     """
 
     y: FloatArray
@@ -50,10 +52,11 @@ class Studies:
     present: BoolArray
     n: IntArray
     origin: FloatArray
+    unit: FloatArray
 
     def rows(self, index: npt.NDArray[np.intp]) -> "Studies":
         """Return the batches with these numbers."""
-        return Studies(self.y[index], self.v[index], self.present[index], self.n[index], self.origin[index])
+        return Studies(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @property
     def range(self) -> FloatArray:
@@ -120,8 +123,10 @@ def check_alpha(alpha: float) -> None:
 
 
 def read_studies(estimate: npt.ArrayLike, se: npt.ArrayLike, axis: int) -> tuple[FloatArray, FloatArray]:
-    """Return effects and standard errors of one shape (..., k)."""
-    given = (np.asarray(estimate), np.asarray(se))
+    """Return effects and standard errors of one shape (..., k); what a mask hides is NaN."""
+    if not isinstance(axis, Integral) or isinstance(axis, bool):
+        raise ValueError(f"axis={axis!r} must be one integer: it names the axis of the studies, for example -1")
+    given = (_unmasked(estimate), _unmasked(se))
     for name, array in zip(("estimate", "se"), given, strict=True):
         if array.dtype.kind not in "buif":
             raise ValueError(f"{name} must be an array of real numbers, not of dtype {array.dtype}")
@@ -133,6 +138,13 @@ def read_studies(estimate: npt.ArrayLike, se: npt.ArrayLike, axis: int) -> tuple
     if effect.ndim == 0 or not -effect.ndim <= axis < effect.ndim:
         raise ValueError(f"axis={axis} is not an axis of {shapes}; it names the axis of the studies")
     return np.moveaxis(effect, axis, -1).astype(np.float64), np.moveaxis(error, axis, -1).astype(np.float64)
+
+
+def _unmasked(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    given: npt.NDArray[Any] = np.asarray(values)
+    if np.ma.isMaskedArray(values) and given.dtype.kind in "buif":
+        return np.where(np.ma.getmaskarray(values), np.nan, given)
+    return given
 
 
 def sort_studies(effect: FloatArray, error: FloatArray) -> tuple[Studies, IntArray]:
@@ -151,6 +163,9 @@ def sort_studies(effect: FloatArray, error: FloatArray) -> tuple[Studies, IntArr
     present &= (status == MetaStatus.OK)[:, None]
     order = np.argsort(np.where(present, s, np.inf), axis=-1, kind="stable")
     y, s, present = (np.take_along_axis(array, order, axis=-1) for array in (y, s, present))
+    exponent = np.where(present[:, 0], np.frexp(np.where(present[:, 0], s[:, 0], 1.0))[1], 0)
+    y, s = np.ldexp(y, -exponent[:, None]), np.ldexp(s, -exponent[:, None])
     origin = np.where(present[:, 0], y[:, 0], 0.0)
     y = np.where(present, y - origin[:, None], 0.0)
-    return Studies(y, np.where(present, s**2, 1.0), present, n, origin), status.astype(np.int64)
+    unit = np.ldexp(1.0, exponent)
+    return Studies(y, np.where(present, s**2, 1.0), present, n, origin, unit), status.astype(np.int64)

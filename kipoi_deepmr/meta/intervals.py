@@ -129,8 +129,8 @@ def tau2_interval(
     low[row], high[row] = ends
     typical = typical_variance(studies)
     return Tau2Interval(
-        tau2_low=low.reshape(shape),
-        tau2_high=high.reshape(shape),
+        tau2_low=(low * studies.unit**2).reshape(shape),
+        tau2_high=(high * studies.unit**2).reshape(shape),
         i2_low=(100 * low / (low + typical)).reshape(shape),
         i2_high=(100 * high / (high + typical)).reshape(shape),
         h2_low=(low / typical + 1).reshape(shape),

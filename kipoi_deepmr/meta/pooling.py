@@ -136,7 +136,8 @@ def random_effects(
     inflation = np.where(student & (test in ("knha", "adhoc")), pooled.q / np.maximum(pairs, 1), 1.0)
     inflation = np.maximum(inflation, 1) if test == "adhoc" else inflation
     mean, mean_se = studies.origin + pooled.mean, np.sqrt(inflation / pooled.total)
-    status = np.where((status == MetaStatus.OK) & ~np.isfinite(mean), MetaStatus.NOT_FINITE, status)
+    finite = np.isfinite(mean * studies.unit) & np.isfinite(tau2 * studies.unit**2)
+    status = np.where((status == MetaStatus.OK) & ~finite, MetaStatus.NOT_FINITE, status)
     normal = -special.ndtri(alpha / 2)
     quantile = np.where(student, -special.stdtrit(np.maximum(pairs, 1), alpha / 2), normal)
     z = np.abs(mean / mean_se)
@@ -146,23 +147,23 @@ def random_effects(
         new_study = np.where(pairs > 1, -special.stdtrit(np.maximum(pairs - 1, 1), alpha / 2), np.nan)
     i2, h2 = _heterogeneity(method, tau2, fixed, studies)
 
-    def blank(values: FloatArray) -> FloatArray:
-        return np.where(status == MetaStatus.OK, values, np.nan).reshape(shape)
+    def blank(values: FloatArray, power: int = 0) -> FloatArray:
+        return np.where(status == MetaStatus.OK, values * studies.unit**power, np.nan).reshape(shape)
 
     return MetaResult(
-        estimate=blank(mean),
-        se=blank(mean_se),
-        ci_low=blank(mean - quantile * mean_se),
-        ci_high=blank(mean + quantile * mean_se),
+        estimate=blank(mean, 1),
+        se=blank(mean_se, 1),
+        ci_low=blank(mean - quantile * mean_se, 1),
+        ci_high=blank(mean + quantile * mean_se, 1),
         pvalue=blank(2 * np.where(student, special.stdtr(np.maximum(pairs, 1), -z), special.ndtr(-z))),
-        tau2=blank(tau2),
-        tau2_se=blank(tau2_se),
+        tau2=blank(tau2, 2),
+        tau2_se=blank(tau2_se, 2),
         i2=blank(i2),
         h2=blank(h2),
         q=blank(fixed.q),
         q_pvalue=blank(np.where(pairs > 0, special.chdtrc(np.maximum(pairs, 1), fixed.q), 1.0)),
-        prediction_low=blank(mean - new_study * spread),
-        prediction_high=blank(mean + new_study * spread),
+        prediction_low=blank(mean - new_study * spread, 1),
+        prediction_high=blank(mean + new_study * spread, 1),
         n_studies=studies.n.reshape(shape),
         status=np.asarray(status, dtype=np.int64).reshape(shape),
     )

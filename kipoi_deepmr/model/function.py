@@ -1,12 +1,56 @@
 """Models that torch cannot look into, as networks that take and return tensors."""
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+# What people and this program put beside a model, and is no part of it.
+_NO_MODEL_FILES = (".bed", ".fa", ".fai", ".html", ".log", ".md", ".narrowpeak", ".pdf", ".png", ".svg", ".vcf")
+_DESCRIPTIONS = ("model", "dataloader")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model directory, which tell its weights apart where no network shows them.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        The directory.
+    described : str
+        What its model.yaml says, by which the models of one directory differ.
+    """
+
+    folder: Path
+    described: str = ""
+
+    def digest(self, part: str = "") -> str:
+        """Return a sha256 of all files but hidden ones, stores, reports, and YAML files of runs."""
+        digest = hashlib.sha256(f"{part}{self.described}".encode())
+        for path in _files(self.folder):
+            name = path.relative_to(self.folder).as_posix()
+            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            if not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
+                yield from _files(path)
+        elif path.suffix in (".yaml", ".yml"):
+            if path.name.startswith(_DESCRIPTIONS):
+                yield path
+        elif not any(suffix.lower() in _NO_MODEL_FILES for suffix in path.suffixes):
+            yield path
 
 
 class OpaqueNetwork(nn.Module):
@@ -26,8 +70,8 @@ class PredictFunction(OpaqueNetwork):
     ----------
     model
         Object with `predict_on_batch`.
-    folder
-        Its model directory, whose files tell weights apart.
+    files
+        The files of its model directory, which tell weights apart.
     inner
         The torch network that `predict_on_batch` calls, if there is one: dropouts that run in it are seen.
     part
@@ -36,10 +80,10 @@ class PredictFunction(OpaqueNetwork):
 
     why_no_dropout = "It is asked through predict_on_batch, in which no dropout of torch runs."
 
-    def __init__(self, model: Any, folder: Path, inner: nn.Module | None = None, part: str = "") -> None:
+    def __init__(self, model: Any, files: ModelFiles, inner: nn.Module | None = None, part: str = "") -> None:
         super().__init__()
         self._model = model
-        self._folder = folder
+        self._files = files
         self._part = part
         self.inner = inner
 
@@ -60,13 +104,8 @@ class PredictFunction(OpaqueNetwork):
         return to_tensors(self._model.predict_on_batch(to_arrays(inputs)), device)
 
     def weights_digest(self) -> str:
-        """Return the sha256 of the files in the model's folder."""
-        digest = hashlib.sha256(self._part.encode())
-        for path in sorted(self._folder.rglob("*")):
-            parts = path.relative_to(self._folder).parts
-            if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
-                digest.update("/".join(parts).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+        """Return a sha256 of the files of the model."""
+        return self._files.digest(self._part)
 
 
 def to_arrays(inputs: Any) -> Any:

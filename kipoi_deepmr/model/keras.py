@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import has_torch_function_unary
 
+from kipoi_deepmr.errors import ModelError
 from kipoi_deepmr.model.function import OpaqueNetwork, device_of, to_arrays, to_tensors
 from kipoi_deepmr.uncertainty import gaussian_dropout
 
@@ -100,12 +101,22 @@ class KerasFunction(OpaqueNetwork):
     ----------
     model
         Keras model, Sequential or functional.
+
+    Raises
+    ------
+    ModelError
+        If it runs on another backend than TensorFlow.
     """
 
     why_no_dropout = "It is a Keras model without a Dropout, SpatialDropout, GaussianDropout or AlphaDropout that runs."
 
     def __init__(self, model: Any) -> None:
         super().__init__()
+        backend = _backend_of(model)
+        if backend != "tensorflow":
+            raise ModelError(
+                f"the Keras model runs on {backend}, needed is TensorFlow: set KERAS_BACKEND=tensorflow before Python starts"
+            )
         self._keras = model
         self._graphs: dict[Any, tuple[list[Noise], Callable[..., Any], Callable[..., Any]]] = {}
 
@@ -238,6 +249,10 @@ def _package_of(model: Any) -> str | None:
     """Return the Keras package that a model's class comes from."""
     packages = (base.__module__.partition(".")[0] for base in type(model).__mro__ if base.__name__ == "Model")
     return next((package for package in packages if package in _PACKAGES), None)
+
+
+def _backend_of(model: Any) -> str:
+    return str(importlib.import_module(str(_package_of(model))).backend.backend())
 
 
 def _named_dropout(one: type) -> bool:

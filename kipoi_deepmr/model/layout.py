@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kipoi_deepmr.errors import ModelError
+from kipoi_deepmr.model.text import from_text, is_text
 
 Key = str | int | None
 _BASES = "ACGT"
@@ -123,29 +124,28 @@ def convert(sequence: Tensor, given: Layout, wanted: Layout, *, reverse: bool = 
     return canonical.reshape(*canonical.shape, *dummies).movedim((1, 2), axes)
 
 
-def to_text(sequence: Tensor) -> NDArray[np.str_]:
-    """Return one-hot sequences (batch, 4, length) as texts; what is no base is N."""
-    array = sequence.detach().cpu().numpy()
-    codes = np.where(array.max(1) > 0, array.argmax(1), len(_BASES))
-    letters = np.frombuffer(f"{_BASES}N".encode(), dtype="S1")[codes]
-    return np.ascontiguousarray(letters).view(f"S{codes.shape[1]}")[:, 0].astype(str)
-
-
-def from_text(texts: NDArray[Any], length: int) -> NDArray[np.int8]:
-    """Return the codes of texts of one length, shape (batch, length), int8: 0 to 3 for A, C, G, T; -1 otherwise."""
-    letters = [list(str(text).upper()) for text in texts.reshape(-1)]
-    codes = [[_BASES.find(letter) for letter in text] for text in letters if len(text) == length]
-    return np.array(codes, dtype=np.int8).reshape(-1, length)
-
-
 def leaves(inputs: Any) -> Iterator[tuple[Key, NDArray[Any]]]:
-    """Yield the arrays of a model input with their names: an array, a list or a dict of arrays."""
+    """Yield the arrays of a model input with their names: an array, a list or a dict of arrays.
+
+    Raises
+    ------
+    ModelError
+        If one of them is no array with a row for each sequence, such as a dict in a dict.
+    """
     if isinstance(inputs, dict):
-        yield from ((key, np.asarray(value)) for key, value in inputs.items())
+        parts = list(inputs.items())
     elif isinstance(inputs, list | tuple):
-        yield from ((index, np.asarray(value)) for index, value in enumerate(inputs))
+        parts = list(enumerate(inputs))
     else:
-        yield None, np.asarray(inputs)
+        parts = [(None, inputs)]
+    for key, value in parts:
+        array = np.asarray(value)
+        if array.ndim == 0:
+            raise ModelError(
+                f"the dataloader gives {'the input' if key is None else f'the input {key!r}'} as {type(value).__name__}, needed "
+                "is an array with a row for each sequence: give the inputs as an array, a list or a dict of arrays, not nested"
+            )
+        yield key, array
 
 
 def find_layout(inputs: Any, codes: NDArray[np.int8], wanted: str | int | None = None) -> Layout:
@@ -211,7 +211,7 @@ def _only(found: list[Layout], rows: int) -> Layout:
 
 
 def _candidates(key: Key, array: NDArray[Any], codes: NDArray[np.int8]) -> Iterator[Layout]:
-    if array.dtype.kind in "USO" and array.size == len(array) == len(codes):
+    if is_text(array) and array.size == len(array) == len(codes):
         written = from_text(array, codes.shape[1])
         if written.shape == codes.shape and np.array_equal(written[codes >= 0], codes[codes >= 0]):
             yield Layout(key, 0, 1, _BASES, (4, codes.shape[1]), array.dtype, text=True)

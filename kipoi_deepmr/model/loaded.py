@@ -1,6 +1,7 @@
 """A loaded Kipoi model: its predictions, its outputs under unique names, what its dataloader is given."""
 
 import inspect
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.errors import ConfigError, ModelError
-from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction, to_tensors
+from kipoi_deepmr.model.description import read_description
+from kipoi_deepmr.model.function import ModelFiles, OpaqueNetwork, PredictFunction, to_tensors
 from kipoi_deepmr.model.layout import leaves
 from kipoi_deepmr.model.network import evaluating, find_module, float_dtype, weights_digest
-from kipoi_deepmr.model.outputs import Outputs, Reduction, output_parts, tasks_of
-from kipoi_deepmr.model.targets import Targets
+from kipoi_deepmr.model.outputs import Outputs, Reduction
+from kipoi_deepmr.model.schema import OutputArray, output_arrays, sequence_length
+from kipoi_deepmr.model.targets import Profile, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class LoadedModel:
     name, source : str
         What the user called it.
     folder : pathlib.Path
-        Its local directory.
+        Its local directory, which the models of a group share.
     """
 
     kipoi: Any
@@ -49,10 +51,16 @@ class LoadedModel:
     @cached_property
     def module(self) -> nn.Module:
         """The torch network inside, or the model as an `OpaqueNetwork`."""
-        return find_module(self.kipoi, self.folder)
+        return find_module(self.kipoi, self._files)
+
+    @property
+    def _files(self) -> ModelFiles:
+        return ModelFiles(
+            self.folder, json.dumps(read_description(self.name, self.folder), sort_keys=True, default=str)
+        )
 
     def members(self) -> list[nn.Module]:
-        """Return the networks of the ensemble inside the model: its attribute `members`.
+        """Return the networks of the ensemble inside the model: its attribute `members`, a sequence or a dict.
 
         Raises
         ------
@@ -62,7 +70,9 @@ class LoadedModel:
         found = getattr(self.kipoi, "members", None)
         if found is None:
             found = getattr(getattr(self.kipoi, "model", None), "members", None)
-        members = list(found) if isinstance(found, Iterable) else []
+        # nn.ModuleDict is no Mapping.
+        held = found.values() if isinstance(found, Mapping | nn.ModuleDict) else found
+        members = list(held) if isinstance(held, Iterable) else []
         if len(members) < 2:
             seen = "it has no such attribute" if found is None else f"it holds {len(members)}, {type(found).__name__}"
             raise ModelError(
@@ -70,7 +80,7 @@ class LoadedModel:
                 f"`members` with at least two networks; {seen}): name several models of the same tasks as "
                 "uncertainty.members"
             )
-        return [find_module(member, self.folder, f"member {n}") for n, member in enumerate(members, start=1)]
+        return [find_module(member, self._files, f"member {n}") for n, member in enumerate(members, start=1)]
 
     def function(self, inner: nn.Module) -> PredictFunction:
         """Return the model's `predict_on_batch` as a network, for what only it can read or do.
@@ -84,7 +94,7 @@ class LoadedModel:
             return inner
         if inner is not self.module:
             raise ModelError(f"the members inside model {self.name} are no networks for its inputs: it reads text")
-        return PredictFunction(self.kipoi, self.folder, None if isinstance(inner, OpaqueNetwork) else inner)
+        return PredictFunction(self.kipoi, self._files, None if isinstance(inner, OpaqueNetwork) else inner)
 
     @property
     def dataloader(self) -> type:
@@ -95,7 +105,7 @@ class LoadedModel:
         return loader
 
     def predict(self, inputs: Any, outputs: Outputs | None = None) -> np.ndarray:
-        """Return `predict_on_batch` of the Kipoi model as (batch, tasks), float64.
+        """Return `predict_on_batch` of the Kipoi model as (batch, columns), float64.
 
         Parameters
         ----------
@@ -128,7 +138,7 @@ class LoadedModel:
                 f"the output of model {self.name} is not understood: {type(output).__name__} holds no arrays of numbers "
                 f"({error}). Needed is an array, or a list or dict of arrays, each (batch, tasks) or a profile"
             ) from error
-        joined = (outputs or self.outputs({})).join(tensors, rows)
+        joined = (outputs or self.outputs()).join(tensors, rows)
         return joined.detach().double().numpy()
 
     def _check_structure(self, output: Any) -> None:
@@ -149,18 +159,25 @@ class LoadedModel:
         With several output arrays a label is ``array/label``; the arrays of a dict stand in the order of their names. The
         tracks of a profile are followed by all of them together, under the name of the array.
         """
-        schemas = self._target_schemas()
         labels: list[str] = []
-        for key, schema in schemas:
-            own = _own_labels(schema, schema.name or key, several=len(schemas) > 1)
+        for array in self._outputs:
+            own = array.task_labels(several=len(self._outputs) > 1)
             if not own:
                 return None
             labels += own
         return labels
 
-    def outputs(self, reductions: Mapping[int, Reduction]) -> Outputs:
-        """Return how the model's output becomes (batch, tasks)."""
-        return Outputs(tuple(_track_axis(schema) for _, schema in self._target_schemas()), reductions)
+    def outputs(self, asked: Iterable[tuple[int, Reduction]] = ()) -> Outputs:
+        """Return how the model's output becomes (batch, columns).
+
+        Parameters
+        ----------
+        asked
+            What is done to profiles, by the index of their tasks. Default: profiles are summed.
+        """
+        count = self._output_count()
+        count = len(self.labels() or ()) if count is None else count
+        return Outputs(tuple(array.track_axis for array in self._outputs), tuple(asked), count)
 
     def targets(self) -> Targets:
         """Return the outputs under unique names.
@@ -170,11 +187,12 @@ class LoadedModel:
         Raises
         ------
         ModelError
-            If the schema says neither the labels nor the number of outputs.
+            If the schema says neither the labels nor the number of outputs, or does not tell the positions of a profile
+            from its tracks.
         """
         labels, count = self.labels(), self._output_count()
         if count is None and labels is None:
-            shapes = ", ".join(str(tuple(schema.shape or ())) for _, schema in self._target_schemas())
+            shapes = ", ".join(str(array.shape) for array in self._outputs)
             raise ModelError(
                 f"the schema of model {self.name} gives its outputs the shape {shapes} and no labels: needed is one "
                 "number per task, (tasks,), or a profile, (positions, tracks) or (tracks, positions)"
@@ -190,17 +208,22 @@ class LoadedModel:
             labels = None
         if labels is None:
             labels = [f"output_{index}" for index in range(count or 0)]
-        profiles = [
-            _track_axis(schema) is not None for _, schema in self._target_schemas() for _ in range(_size(schema) or 0)
-        ]
+        profiles: list[Profile | None] = []
+        for array in self._outputs:
+            profile = Profile(array.positions, array.tracks or 0, len(profiles))
+            profiles += [None if array.track_axis is None else profile] * (array.tasks or 0)
         return Targets([label or f"output_{index}" for index, label in enumerate(labels)], profiles)
 
-    def _target_schemas(self) -> list[tuple[Any, Any]]:
-        schemas = self.kipoi.schema.targets
-        return list(output_parts(schemas if isinstance(schemas, Mapping | list | tuple) else [schemas]))
+    @cached_property
+    def _outputs(self) -> list[OutputArray]:
+        try:
+            length = self.known_length({}, None)
+        except ConfigError:  # `length` asks for it where it is needed
+            length = None
+        return output_arrays(self.kipoi.schema.targets, length)
 
     def _output_count(self) -> int | None:
-        sizes = [_size(schema) for _, schema in self._target_schemas()]
+        sizes = [array.tasks for array in self._outputs]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     def length(self, args: Mapping[str, Any], wanted: int | None) -> int:
@@ -218,32 +241,32 @@ class LoadedModel:
         ConfigError
             If the configuration contradicts the dataloader, or nothing says the length.
         """
-        fixed = self.argument(args, "auto_resize_len", None)
-        if fixed is not None and (not isinstance(fixed, int) or isinstance(fixed, bool) or fixed < 1):
-            raise ConfigError(f"dataloader.args.auto_resize_len is {fixed!r}: needed is a number of bp")
-        if fixed and wanted and fixed != wanted:
-            raise ConfigError(f"sequences.length is {wanted}, but the model's dataloader makes sequences of {fixed} bp")
-        found = fixed or wanted or self._schema_length()
+        found = self.known_length(args, wanted)
         if not found:
             raise ConfigError(
                 f"neither the dataloader nor the schema of model {self.name} says how long its sequences are: "
                 "write it as sequences.length"
             )
-        return int(found)
+        return found
+
+    def known_length(self, args: Mapping[str, Any], wanted: int | None) -> int | None:
+        """Return the same, None where nothing says it."""
+        fixed = self._resize_length(args)
+        if fixed and wanted and fixed != wanted:
+            raise ConfigError(f"sequences.length is {wanted}, but the model's dataloader makes sequences of {fixed} bp")
+        return fixed or wanted or sequence_length(self.kipoi.schema.inputs)
+
+    def _resize_length(self, args: Mapping[str, Any]) -> int | None:
+        fixed = self.argument(args, "auto_resize_len", None)
+        if fixed is not None and (not isinstance(fixed, int) or isinstance(fixed, bool) or fixed < 1):
+            raise ConfigError(f"dataloader.args.auto_resize_len is {fixed!r}: needed is a number of bp")
+        return fixed
 
     def argument(self, args: Mapping[str, Any], name: str, otherwise: Any) -> Any:
         """Return what the dataloader gets for an argument: the configuration's value, else its own default."""
         known = _parameters(self.dataloader).get(name)
         default = otherwise if known is None or known.default is inspect.Parameter.empty else known.default
         return args.get(name, default)
-
-    def _schema_length(self) -> int | None:
-        schemas = self.kipoi.schema.inputs
-        for _, schema in output_parts(schemas if isinstance(schemas, Mapping | list | tuple) else [schemas]):
-            sizes = [size for size in tuple(schema.shape or ()) if size not in (None, 1)]
-            if 4 in sizes and len(sizes) == 2:
-                return int(next((size for size in sizes if size != 4), 4))
-        return None
 
     def dataloader_args(self, config: Config) -> dict[str, Any]:
         """Return the dataloader arguments with every file path absolute."""
@@ -265,13 +288,10 @@ class LoadedModel:
         ConfigError
             If the dataloader has none that can be recognised, or the configuration does not give it.
         """
-        accepted = list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
-        named = (
-            [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else [n for n in _FASTA_NAMES if n in accepted]
-        )
+        named = [config.dataloader.fasta_arg] if config.dataloader.fasta_arg else self.known_fasta_args()
         if not named:
             raise ConfigError(
-                f"which argument of the dataloader is the FASTA file? It takes {', '.join(accepted)}: "
+                f"which argument of the dataloader is the FASTA file? It takes {', '.join(self._arguments())}: "
                 "name it as dataloader.fasta_arg"
             )
         if not isinstance(config.dataloader.args.get(named[0]), str):
@@ -279,6 +299,13 @@ class LoadedModel:
                 f"dataloader.args.{named[0]} is required: the FASTA file of the genome that the peaks use"
             )
         return named[0]
+
+    def known_fasta_args(self) -> list[str]:
+        """Return the dataloader's arguments that are called as those for the FASTA file are."""
+        return [name for name in _FASTA_NAMES if name in self._arguments()]
+
+    def _arguments(self) -> list[str]:
+        return list(getattr(self.dataloader, "args", None) or _parameters(self.dataloader))
 
     def weights_digest(self) -> str:
         """Return the sha256 of the network's parameters and buffers."""
@@ -292,8 +319,7 @@ class LoadedModel:
         ConfigError
             If it is no mapping.
         """
-        path = next((p for p in (self.folder / "model.yaml", self.folder / "model.yml") if p.exists()), None)
-        block = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+        block: Any = read_description(self.name, self.folder)
         for key in ("postprocessing", "deepmr"):
             block = block.get(key) if isinstance(block, Mapping) else None
         if not isinstance(block, Mapping | None):
@@ -311,58 +337,6 @@ def _cast(inputs: Any, dtype: torch.dtype | None) -> Any:
     if array.dtype.kind != "f" or dtype is None or dtype == torch.bfloat16:
         return array
     return array.astype(torch.empty(0, dtype=dtype).numpy().dtype, copy=False)
-
-
-def _column_labels(schema: Any) -> list[str] | None:
-    """Return the labels of an array without empty lines at the end; None for none or for a label file that is not there."""
-    labels = [str(label) for label in schema.column_labels or ()]
-    while labels and not labels[-1].strip():
-        labels.pop()
-    if len(labels) == 1 and Path(labels[0]).suffix in (".txt", ".tsv", ".csv"):
-        logger.warning("the label file %s of the model is not there", labels[0])
-        return None
-    return labels or None
-
-
-def _own_labels(schema: Any, name: Any, *, several: bool) -> list[str] | None:
-    """Return the labels of an array's tasks; None where the schema gives none."""
-    own, size, axis = _column_labels(schema), _size(schema), _track_axis(schema)
-    tracks = size if axis is None else int(schema.shape[axis - 1])
-    if own is None and name is not None and tracks == 1:
-        own = [str(name)]
-    elif own is None and name is not None and tracks is not None and (several or axis is not None):
-        own = [str(number) for number in range(tracks)]
-        own = own if several else [f"{name}/{label}" for label in own]
-    if own is None:
-        return None
-    if several and len(own) > 1:
-        own = [f"{name}/{label}" for label in own]
-    return own + ([str(name or "all")] if axis is not None and len(own) > 1 else [])
-
-
-def _size(schema: Any) -> int | None:
-    """Return how many tasks an array holds; None where the schema does not say."""
-    shape, axis = tuple(schema.shape or ()), _track_axis(schema)
-    if axis is not None:
-        return tasks_of(int(shape[axis - 1]))
-    return None if len(shape) > 1 or None in shape else int(shape[0]) if shape else 1
-
-
-def _track_axis(schema: Any) -> int | None:
-    """Return the axis of a profile's tracks, batch counted; None where the array is no profile.
-
-    It is the axis with as many entries as there are labels, else the shorter one.
-    """
-    shape = tuple(schema.shape or ())
-    if len(shape) != 2 or shape == (None, None):
-        return None
-    labels = _column_labels(schema)
-    fitting = [axis for axis, size in enumerate(shape) if labels is not None and size == len(labels)]
-    known = [axis for axis, size in enumerate(shape) if size is not None]
-    if len(fitting) != 1:
-        shortest = min(shape[axis] for axis in known)
-        fitting = [axis for axis in known if shape[axis] == shortest]
-    return fitting[0] + 1 if len(fitting) == 1 else None
 
 
 def _parameters(dataloader: Any) -> Mapping[str, inspect.Parameter]:

@@ -4,9 +4,7 @@ import contextlib
 import importlib
 import importlib.util
 import logging
-import re
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +13,20 @@ from typing import Any
 import torch
 
 from kipoi_deepmr.errors import ModelError, suggestion
+from kipoi_deepmr.model.description import read_description
+from kipoi_deepmr.model.imports import is_inside, is_installed
 from kipoi_deepmr.model.keras import keras_2
 from kipoi_deepmr.model.loaded import LoadedModel, causes, reason
 
 logger = logging.getLogger(__name__)
 
 _EXTRAS = {"tensorflow": "keras", "keras": "keras", "tf_keras": "keras", "h5py": "spliceai", "spliceai": "spliceai"}
+
+
+_KERAS_2 = (
+    'If it was saved with Keras 2, as most models of the zoo were: pip install "kipoi_deepmr[keras2]" lets Keras 2 (tf_keras) '
+    "be tried"
+)
 
 
 def load_model(name: str, source: str = "kipoi", directory: Path | None = None) -> LoadedModel:
@@ -78,18 +84,25 @@ def _loaded(name: str, source: str, folder: Path) -> Any:
     try:
         return load()
     except Exception as error:
-        if not (_is_keras(folder) and importlib.util.find_spec("tf_keras") and importlib.util.find_spec("tensorflow")):
+        if not _is_keras(name, folder) or not importlib.util.find_spec("tensorflow"):
+            raise
+        if not importlib.util.find_spec("tf_keras"):
+            error.add_note(_KERAS_2)
             raise
         logger.info("Keras cannot read model %s (%s): Keras 2 (tf_keras) is tried", name, reason(error))
-    with keras_2():
-        return load()
+        first = error
+    try:
+        with keras_2():
+            return load()
+    except Exception as error:  # noqa: BLE001  the error of Keras 3 is raised
+        first.add_note(f"Keras 2 (tf_keras) cannot read it, either: {reason(error)}")
+    raise first
 
 
-def _is_keras(folder: Path) -> bool:
-    """Tell whether a model directory describes a Keras model."""
-    path = next((path for path in (folder / "model.yaml", folder / "model.yml") if path.exists()), None)
-    text = path.read_text(encoding="utf-8") if path else ""
-    return re.search(r"^(defined_as|type):.*keras", text, re.IGNORECASE | re.MULTILINE) is not None
+def _is_keras(name: str, folder: Path) -> bool:
+    """Tell whether a model is described as one of Keras."""
+    described = read_description(name, folder)
+    return any("keras" in str(described.get(key, "")).lower() for key in ("defined_as", "type"))
 
 
 @contextmanager
@@ -104,7 +117,7 @@ def _own_modules(folder: Path) -> Iterator[None]:
         name: sys.modules.pop(name)
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] in own
-        and not (name.startswith("__") or _installed(module) or _inside(module, folder))
+        and not (name.startswith("__") or is_installed(module) or is_inside(module, folder))
     }
     before = set(sys.modules)
     importlib.invalidate_caches()
@@ -116,28 +129,10 @@ def _own_modules(folder: Path) -> Iterator[None]:
         if path in sys.path:
             sys.path.remove(path)
         for name, module in list(sys.modules.items()):
-            if name not in before and _inside(module, folder):
+            if name not in before and is_inside(module, folder):
                 del sys.modules[name]
         for name, module in hidden.items():
             sys.modules.setdefault(name, module)
-
-
-_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
-def _files(module: Any) -> list[str]:
-    """Return where a module or namespace package lies; nothing for what is built in."""
-    file = getattr(module, "__file__", None)
-    return [file] if file else list(getattr(module, "__path__", ()))
-
-
-def _installed(module: Any) -> bool:
-    files = _files(module)
-    return not files or any(file.startswith(_LIBRARIES) or "-packages" in file for file in files)
-
-
-def _inside(module: Any, folder: Path) -> bool:
-    return any(Path(file).resolve().is_relative_to(folder.resolve()) for file in _files(module))
 
 
 @contextmanager
@@ -170,7 +165,7 @@ def _explain_source(name: str, source: str, error: Exception) -> str:
 
 
 def _explain_load(name: str, folder: Path, error: Exception) -> str:
-    said = reason(error)
+    said = ". ".join([reason(error), *getattr(error, "__notes__", ())])
     text = f"model {name}{'' if name == str(folder) else f' ({folder})'} cannot be loaded: {said}"
     chain = " ".join(str(part) for part in causes(error))
     if "Weights only load failed" in chain or "weights_only" in chain:

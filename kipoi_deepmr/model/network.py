@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
-from kipoi_deepmr.model.function import OpaqueNetwork, PredictFunction
+from kipoi_deepmr.model.function import ModelFiles, OpaqueNetwork, PredictFunction
 from kipoi_deepmr.model.keras import KerasFunction, is_keras
-from kipoi_deepmr.model.layout import Key, Layout, convert, leaves, to_text
+from kipoi_deepmr.model.layout import Key, Layout, convert, leaves
 from kipoi_deepmr.model.outputs import Outputs
+from kipoi_deepmr.model.text import TextKey, decode, encode, is_sequence, is_text, to_text, with_bases
 
 _TOLERANCE = 1e-4
 
@@ -35,7 +35,7 @@ class SequenceNetwork(nn.Module):
     layout
         Where the sequence sits in its input.
     other_keys
-        Names of the other inputs, in the order in which they are given to `forward`.
+        Names of the other inputs, in the order in which they are given to `forward`; texts under a `TextKey`.
     as_dict
         Whether the dataloader gives its inputs by name (a dict) rather than by order. They are then given to the
         network as Kipoi does, as keyword arguments; without those that its `forward` does not take; or as one dict,
@@ -50,7 +50,7 @@ class SequenceNetwork(nn.Module):
         self,
         module: nn.Module,
         layout: Layout,
-        other_keys: tuple[Key, ...],
+        other_keys: tuple[Key | TextKey, ...],
         as_dict: bool,
         given: Layout | None = None,
         outputs: Outputs | None = None,
@@ -95,12 +95,34 @@ class SequenceNetwork(nn.Module):
         """
         own = self._own_layout
         sequence = sequence if self.layout == own else convert(sequence, self.layout, own)
-        inputs: dict[Any, Any] = {own.key: sequence, **dict(zip(self.other_keys, others, strict=True))}
+        sequence, others = self._typed(sequence, others)
+        inputs: dict[Any, Any] = {own.key: sequence}
         for twin in own.twins:
             inputs[twin.key] = convert(sequence, own, twin, reverse=twin.reverse)
-        if own.text:
-            inputs[own.key] = to_text(sequence)
+        references = {}
+        for key, value in zip(self.other_keys, others, strict=True):
+            if not isinstance(key, TextKey):
+                inputs[key] = value
+            elif key.is_sequence:
+                references[key.key] = (value, key.kind)
+            elif self.opaque:
+                inputs[key.key] = decode(value.cpu().numpy(), key.kind)
+        for layout in (own, *own.twins):
+            if layout.text:
+                inputs[layout.key] = _text(inputs[layout.key], *references.get(layout.key, (None, "U")))
         return self._outputs.join(self._call(inputs), len(sequence))
+
+    def _typed(self, sequence: Tensor, others: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return sequences and real numbers in the type of the network, where it has one."""
+        if not self.opaque and float_dtype(self.module) is None:
+            return sequence, others
+        wanted = sequence_dtype(self.module, self._own_layout)
+        if wanted == sequence.dtype or (_embeds(self.module) and not sequence.is_floating_point()):
+            return sequence, others
+        real = [other.is_floating_point() and wanted.is_floating_point for other in others]
+        return sequence.to(wanted), tuple(
+            other.to(wanted) if moves else other for other, moves in zip(others, real, strict=True)
+        )
 
     def _call(self, inputs: dict[Any, Any]) -> Any:
         in_order = [inputs[key] for key in (sorted(inputs) if len(inputs) > 1 and not self.as_dict else inputs)]
@@ -116,6 +138,12 @@ class SequenceNetwork(nn.Module):
         return self.module(**{key: tensor for key, tensor in inputs.items() if key in self._accepted})
 
 
+def _text(sequence: Tensor, reference: Tensor | None, kind: str) -> np.ndarray:
+    if reference is None:
+        return to_text(sequence)
+    return decode(with_bases(reference.cpu().numpy(), sequence), kind)
+
+
 @dataclass(frozen=True)
 class InputBatch:
     """References of a block of sequences on the device.
@@ -125,7 +153,7 @@ class InputBatch:
     sequence : torch.Tensor, shape=(batch, *layout.shape)
         One-hot references.
     others : tuple of torch.Tensor
-        The model's other inputs, batch first.
+        The model's other inputs, batch first; texts, that of the sequence too, as numbers of their letters.
     """
 
     sequence: Tensor
@@ -143,15 +171,15 @@ def _accepted(module: nn.Module) -> list[str] | None:
     return [parameter.name for parameter in parameters]
 
 
-def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
+def find_module(model: Any, files: ModelFiles, part: str = "") -> nn.Module:
     """Return the network of a Kipoi model.
 
     Parameters
     ----------
     model
         The Kipoi model, or a member of an ensemble inside one.
-    folder
-        Its model directory.
+    files
+        The files of its model directory.
     part
         Which member it is.
 
@@ -165,14 +193,15 @@ def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
     ModelError
         If it carries several torch networks and none is called `model`, or cannot predict.
     """
-    if isinstance(model, nn.Module) and type(model).forward is not nn.Module.forward:
-        return model
     named = getattr(model, "model", None)
-    if isinstance(named, nn.Module):
-        return named
+    # On its torch backend a Keras model is an nn.Module, too.
     for candidate in (model, named):
         if is_keras(candidate):
             return KerasFunction(candidate)
+    if isinstance(model, nn.Module) and type(model).forward is not nn.Module.forward:
+        return model
+    if isinstance(named, nn.Module):
+        return named
     modules = {name: value for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)}
     if len(set(modules.values())) == 1:
         return next(iter(modules.values()))
@@ -184,12 +213,12 @@ def find_module(model: Any, folder: Path, part: str = "") -> nn.Module:
             f"{kind} carries no torch network (looked for an nn.Module among its attributes) and no Keras model, and has "
             "no predict_on_batch: it cannot be asked for predictions"
         )
-    return PredictFunction(model, folder, part=part)
+    return PredictFunction(model, files, part=part)
 
 
 def to_batch(
     inputs: Any, layout: Layout, device: torch.device, dtype: torch.dtype
-) -> tuple[InputBatch, tuple[Key, ...]]:
+) -> tuple[InputBatch, tuple[Key | TextKey, ...]]:
     """Move a batch of dataloader inputs to the device.
 
     Parameters
@@ -208,10 +237,9 @@ def to_batch(
     InputBatch
         The tensors.
     tuple
-        Names of the other inputs; arrays that hold no numbers, such as names, are left out.
+        Names of the other inputs, first the numbers, then the texts; what is neither is left out.
     """
-    mutated = {layout.key, *(twin.key for twin in layout.twins)}
-    others = {key: array for key, array in leaves(inputs) if key not in mutated and array.dtype.kind in "fiub"}
+    others = _others(inputs, layout)
 
     def tensor(array: np.ndarray, dtype: torch.dtype | None) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
@@ -219,6 +247,23 @@ def to_batch(
     real = dtype if dtype.is_floating_point else None
     moved = tuple(tensor(array, real if array.dtype.kind == "f" else None) for array in others.values())
     return InputBatch(tensor(layout.one_hot(inputs), dtype), moved), tuple(others)
+
+
+def other_inputs(inputs: Any, layout: Layout) -> list[Key | TextKey]:
+    """Return the names of the inputs beside the sequence, in the order of `to_batch`."""
+    return [key for key in _others(inputs, layout) if not is_sequence(key)]
+
+
+def _others(inputs: Any, layout: Layout) -> dict[Key | TextKey, np.ndarray]:
+    mutated = {layout.key, *(twin.key for twin in layout.twins)}
+    given = dict(leaves(inputs))
+    others: dict[Key | TextKey, np.ndarray] = {
+        key: array for key, array in given.items() if key not in mutated and array.dtype.kind in "fiub"
+    }
+    for key, array in given.items():
+        if is_text(array):
+            others[TextKey(key, array.dtype.kind, key in mutated)] = encode(array)
+    return others
 
 
 def sequence_dtype(module: nn.Module, layout: Layout) -> torch.dtype:
@@ -231,8 +276,11 @@ def sequence_dtype(module: nn.Module, layout: Layout) -> torch.dtype:
         return float_dtype(module) or torch.float32
     given = torch.as_tensor(np.empty(0, layout.dtype)).dtype
     real = float_dtype(module) or (given if given.is_floating_point else torch.float32)
-    embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
-    return real if given.is_floating_point or not embeds else given
+    return real if given.is_floating_point or not _embeds(module) else given
+
+
+def _embeds(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
 
 
 def float_dtype(module: nn.Module) -> torch.dtype | None:
@@ -312,13 +360,13 @@ def check_agreement(
         try:
             each = [one(batch.sequence, *batch.others).cpu().double().numpy() for one in (network, *further)]
             ours = np.mean(each, axis=0)
-        except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, ModelError):
-                raise
+        except ModelError:
+            raise
+        except Exception as error:
             names = "" if network.layout.key is None else f" {(network.layout.key, *network.other_keys)}"
             raise Disagreement(
                 f"the network {type(network.module).__name__} cannot be called with the dataloader's inputs{names}: "
-                f"{type(error).__name__}: {error}. Needed is a forward that takes what the dataloader gives: an array, "
+                f"{type(error).__name__}: {' '.join(str(error).split())}. Needed is a forward that takes what the dataloader gives: an array, "
                 "a list by position, a dict by name"
             ) from error
     if not np.isfinite(expected).all():
@@ -339,8 +387,5 @@ def check_agreement(
                 "Members are networks with the inputs and outputs of the model, whose mean it predicts"
             )
         if isinstance(network.module, PredictFunction):
-            raise Disagreement(
-                f"the model's predict_on_batch gives {differ}, asked for the same sequences again: chance is at work in it, "
-                "or it takes more than the numbers of its inputs"
-            )
+            raise Disagreement(f"the model's predict_on_batch gives {differ.replace('its network', 'then')}")
         raise Disagreement(f"the model's predict_on_batch gives {differ}: it does more than call the network")

@@ -1,7 +1,8 @@
 """What a model returns as (batch, tasks): arrays joined, profiles reduced to one number per track."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,10 @@ class Reduction:
     how: str
     window: tuple[int, int] | None = None
 
+    def describe(self) -> str:
+        """Say it in words."""
+        return self.how if self.window is None else f"{self.how} of [{self.window[0]}, {self.window[1]})"
+
     def __call__(self, profile: Tensor) -> Tensor:
         """Reduce a profile (batch, positions, tracks) to (batch, tasks): its tracks, then all of them together.
 
@@ -53,19 +58,43 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Outputs:
-    """How a model's output becomes (batch, tasks).
+    """How a model's output becomes (batch, columns): a column for each task, then one for each further reduction.
 
     Attributes
     ----------
     track_axes : tuple
         Per array, in their order, the axis of the tracks of a profile, 1 or 2, the other one being that of the positions;
         None for an array that is no profile.
-    reductions : dict of int to Reduction
-        What is done to the profile of a task, by its index among all tasks.
+    asked : tuple of (int, Reduction)
+        What is done to the profile of a task, by its index among all tasks. The first reduction of a task fills its own
+        column; every other one has a column after those of all tasks.
+    tasks : int
+        How many tasks the model has.
     """
 
     track_axes: tuple[int | None, ...] = ()
-    reductions: Mapping[int, Reduction] = field(default_factory=dict)
+    asked: tuple[tuple[int, Reduction], ...] = ()
+    tasks: int = 0
+
+    @cached_property
+    def _own(self) -> dict[int, Reduction]:
+        return dict(reversed(self.asked))
+
+    @cached_property
+    def _further(self) -> list[tuple[int, Reduction]]:
+        others = dict.fromkeys((index, how) for index, how in self.asked if how != self._own[index])
+        return sorted(others, key=lambda pair: pair[0])
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.tasks + len(self._further)
+
+    def column(self, index: int, reduction: Reduction | None = None) -> int:
+        """Return the column of a task, reduced as asked for."""
+        if reduction is None or self._own[index] == reduction:
+            return index
+        return self.tasks + self._further.index((index, reduction))
 
     def join(self, output: Any, batch: int) -> Tensor:
         """Return a model's output as one tensor.
@@ -79,7 +108,7 @@ class Outputs:
 
         Returns
         -------
-        torch.Tensor, shape=(batch, tasks)
+        torch.Tensor, shape=(batch, columns)
             Several arrays are joined along the tasks. The tracks of a profile are followed by all of its tracks as one
             task, where there are several. What is not asked for is reduced like what is.
 
@@ -89,27 +118,44 @@ class Outputs:
             If an array is not understood.
         """
         parts: list[Tensor] = []
+        further: list[Tensor] = []
+        first = 0
         for number, (_, part) in enumerate(output_parts(output)):
             axis = self.track_axes[number] if number < len(self.track_axes) else None
-            first = sum(one.shape[1] for one in parts)
-            parts.append(columns(part, batch) if axis is None else self._reduced(part, axis, batch, first))
+            if axis is None:
+                parts.append(columns(part, batch))
+            else:
+                profile = _profile(part, axis, batch)
+                parts.append(self._reduced(profile, first))
+                further += self._reduced_further(profile, first)
+            first += parts[-1].shape[1]
+        parts += further
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _reduced(self, part: Tensor, track_axis: int, batch: int, first: int) -> Tensor:
-        if part.ndim != 3 or part.shape[0] != batch:
-            raise ModelError(
-                f"the schema describes a profile, but the model returns the shape {tuple(part.shape)} for a batch of {batch}: "
-                "needed is (batch, positions, tracks) or (batch, tracks, positions)"
-            )
-        profile = part.movedim(track_axis, 2)
+    def _reduced(self, profile: Tensor, first: int) -> Tensor:
         tasks = tasks_of(profile.shape[2])
-        wanted = {index - first: how for index, how in self.reductions.items() if 0 <= index - first < tasks}
+        wanted = {index - first: how for index, how in self._own.items() if 0 <= index - first < tasks}
         kinds = list(dict.fromkeys(wanted.values())) or [Reduction("sum")]
         reduced = [kind(profile) for kind in kinds]
         if len(kinds) == 1:
             return reduced[0]
         chosen = [reduced[kinds.index(wanted.get(task, kinds[0]))][:, task] for task in range(tasks)]
         return torch.stack(chosen, dim=1)
+
+    def _reduced_further(self, profile: Tensor, first: int) -> list[Tensor]:
+        tasks = tasks_of(profile.shape[2])
+        wanted = [(index - first, how) for index, how in self._further if 0 <= index - first < tasks]
+        return [how(profile)[:, task : task + 1] for task, how in wanted]
+
+
+def _profile(part: Tensor, track_axis: int, batch: int) -> Tensor:
+    """Return a profile as (batch, positions, tracks)."""
+    if part.ndim != 3 or part.shape[0] != batch:
+        raise ModelError(
+            f"the schema describes a profile, but the model returns the shape {tuple(part.shape)} for a batch of {batch}: "
+            "needed is (batch, positions, tracks) or (batch, tracks, positions)"
+        )
+    return part.movedim(track_axis, 2)
 
 
 def tasks_of(tracks: int) -> int:

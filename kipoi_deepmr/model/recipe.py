@@ -1,9 +1,11 @@
 """A torch network outside the zoo as a Kipoi model directory: model.yaml, model.py and its weights."""
 
 import importlib
-import importlib.util
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import yaml
 from torch import nn
 
 from kipoi_deepmr.errors import ConfigError, ModelError
+from kipoi_deepmr.model.imports import imported_files, is_installed, root_of, without
 from kipoi_deepmr.model.loaded import LoadedModel, reason
 from kipoi_deepmr.model.loading import load_model
 from kipoi_deepmr.model.outputs import output_parts
+from kipoi_deepmr.model.probe import InputShape, find_shape, input_dtype, position_axes
 
-_FILES = ("model.yaml", "model.py", "weights.pt")
+_WEIGHTS = "weights.pt"
 _TOLERANCE = 1e-5
 
 
@@ -30,6 +34,7 @@ def write_recipe(
     weights: Path | None = None,
     alphabet: str = "ACGT",
     labels: Sequence[str] = (),
+    shape: Sequence[int] = (),
     overwrite: bool = False,
 ) -> LoadedModel:
     """Write a Kipoi model directory for a torch network, and load it to see that it predicts the same.
@@ -38,7 +43,8 @@ def write_recipe(
     ----------
     target
         ``module:object``: an `nn.Module`, or a class or function that gives one. A module that is not installed is looked
-        for in the working directory; its file becomes ``model.py``.
+        for in the working directory; its file becomes ``model.py``, and the files beside it that it imports are copied. A
+        module in a package is copied with the package's files that it imports.
     folder
         Where to write.
     length
@@ -51,6 +57,8 @@ def write_recipe(
         Order of the bases.
     labels
         Names of its tasks, one for each output of a network with one output array.
+    shape
+        Shape of its input without the batch axis. Default: the only one that it takes.
     overwrite
         Whether files that are there may be replaced.
 
@@ -62,42 +70,55 @@ def write_recipe(
     Raises
     ------
     ConfigError
-        If an argument cannot be used, or a file is there already.
+        If an argument cannot be used, the network takes several shapes, or a file is there already.
     ModelError
-        If the network does not take one-hot sequences of this length, or its output is not understood.
+        If the network does not take one-hot sequences of this length, its output is not understood, or the files alone do
+        not make the same network. Nothing is then written.
     """
-    there = [name for name in _FILES if (folder / name).exists()]
+    if sorted(alphabet) != sorted("ACGT"):
+        raise ConfigError(f"alphabet '{alphabet}': needed are the letters A, C, G and T in the order of the network")
+    with _working_directory_on_path():
+        network, files, root = _network(target, dict(kwargs or {}))
+    there = [name for name in ("model.yaml", *files, _WEIGHTS) if (folder / name).exists()]
     if there and not overwrite:
         raise ConfigError(
             f"{folder} has {', '.join(there)} already: replace them with --overwrite or choose another name"
         )
-    if sorted(alphabet) != sorted("ACGT"):
-        raise ConfigError(f"alphabet '{alphabet}': needed are the letters A, C, G and T in the order of the network")
-    network, code = _network(target, dict(kwargs or {}))
     if weights is not None:
         _load_weights(network, weights)
     network.eval()
-    shape, output = _try_shapes(network, length)
-    described = _schema(output, labels)
+    found, output = find_shape(network, length, shape)
+    described = _schema(output, labels, length, position_axes(network, found, output))
+    files["model.yaml"] = _model_yaml(target, found, alphabet, input_dtype(network), described)
+    with tempfile.TemporaryDirectory(prefix="kipoi_deepmr_") as scratch:
+        _write(network, files, Path(scratch))
+        with without(root) if root else nullcontext():
+            _check_same(network, load_model(scratch, "dir"), found)
+        try:
+            shutil.copytree(scratch, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written: {error}") from error
+    return load_model(str(folder.resolve()), "dir")
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    path = str(Path.cwd())
+    added = path not in sys.path
+    if added:
+        sys.path.insert(0, path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(network.state_dict(), folder / "weights.pt")
-        (folder / "model.py").write_text(code, encoding="utf-8")
-        (folder / "model.yaml").write_text(_model_yaml(target, shape, alphabet, length, described), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error}") from error
-    model = load_model(str(folder.resolve()), "dir")
-    _check_same(network, model, shape)
-    return model
+        yield
+    finally:
+        if added:
+            sys.path.remove(path)
 
 
-def _network(target: str, kwargs: dict[str, Any]) -> tuple[nn.Module, str]:
-    """Return the network of ``module:object`` and the code of its model.py."""
+def _network(target: str, kwargs: dict[str, Any]) -> tuple[nn.Module, dict[str, str], Path | None]:
+    """Return the network of ``module:object``, the code of its files, and the folder of a module that is not installed."""
     name, _, attribute = target.partition(":")
     if not name or not attribute.isidentifier():
         raise ConfigError(f"--from-torch {target}: write module:object, such as bpnetlite:BPNet")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -122,10 +143,26 @@ def _network(target: str, kwargs: dict[str, Any]) -> tuple[nn.Module, str]:
         )
     written = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
     made = attribute if is_network else f"{attribute}({written})"
-    file = Path(str(getattr(module, "__file__", "")))
-    if "site-packages" in file.parts or "dist-packages" in file.parts:
-        return network, f'"""{target} as a Kipoi model."""\n\nfrom {name} import {attribute}\n\nnet = {made}\n'
-    return network, f"{file.read_text(encoding='utf-8').rstrip()}\n\n\nnet = {made}\n"
+    imported = f'"""{target} as a Kipoi model."""\n\nfrom {name} import {attribute}\n\nnet = {made}\n'
+    if is_installed(module):
+        return network, {"model.py": imported}, None
+    root, own = root_of(module), Path(str(module.__file__)).resolve()
+    code = {str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in imported_files(module)}
+    if own.parent == root:
+        text = code.pop(own.name)
+        imported = f"{text.rstrip()}\n\n\nnet = {made}\n"
+    if "model.py" in code:
+        raise ConfigError(
+            f"--from-torch {target}: it imports {root / 'model.py'}, but model.py is the file that is written: rename that one"
+        )
+    return network, {"model.py": imported, **code}, root
+
+
+def _write(network: nn.Module, files: Mapping[str, str], folder: Path) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    torch.save(network.state_dict(), folder / _WEIGHTS)
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:
@@ -137,71 +174,48 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         raise ModelError(f"--weights {path} are not those of this network: {reason(error)}") from error
 
 
-def _try_shapes(network: nn.Module, length: int) -> tuple[tuple[int, ...], Any]:
-    """Return the first shape of one-hot sequences that the network takes, and its output for two of them."""
-    said = []
-    for shape in ((4, length), (length, 4), (4, 1, length), (4, length, 1), (length, 4, 1)):
-        try:
-            with torch.no_grad():
-                return shape, network(_one_hot(shape))
-        except Exception as error:  # noqa: BLE001  whatever it says, the next shape is tried
-            said.append(f"{shape}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    raise ModelError(f"the network takes one-hot sequences of {length} bp in no shape; tried were {'; '.join(said)}")
-
-
-def _one_hot(shape: tuple[int, ...]) -> torch.Tensor:
-    alphabet_axis = shape.index(4)
-    codes = np.random.default_rng(0).integers(0, 4, (2, int(np.prod(shape)) // 4))
-    rows = torch.from_numpy(np.eye(4, dtype=np.float32)[codes])
-    dummies = tuple(axis + 1 for axis, size in enumerate(shape) if size == 1)
-    moved = rows.movedim(2, 1) if alphabet_axis == 0 else rows
-    for axis in dummies:
-        moved = moved.unsqueeze(axis)
-    return moved.contiguous()
-
-
-def _schema(output: Any, labels: Sequence[str]) -> Any:
-    parts = [(key, tuple(getattr(part, "shape", ()))) for key, part in output_parts(output)]
-    wrong = [shape for _, shape in parts if len(shape) not in (1, 2, 3) or shape[0] != 2]
-    if wrong:
-        raise ModelError(
-            f"the network's output for two sequences has the shape {wrong[0]}: needed is (batch, tasks), or a profile "
-            "(batch, positions, tracks)"
-        )
+def _schema(output: Any, labels: Sequence[str], length: int, positions: Sequence[int | None]) -> Any:
+    parts = [(key, tuple(part.shape)) for key, part in output_parts(output)]
     if labels and (len(parts) > 1 or (len(parts[0][1]) > 1 and len(labels) not in parts[0][1][1:])):
         raise ConfigError(
             f"{len(labels)} labels for the outputs {', '.join(str(shape[1:]) for _, shape in parts)}: give one for each "
             "task of a single output"
         )
     entries = []
-    for key, shape in parts:
+    for (key, shape), axis in zip(parts, positions, strict=True):
         name = "output" if key is None else f"output_{key}" if isinstance(key, int) else str(key)
-        entry: dict[str, Any] = {"name": name, "shape": f"({', '.join(map(str, shape[1:]))},)", "doc": "outputs"}
-        entry["shape"] = entry["shape"].replace("(,)", "(1,)")
-        entries.append((name, {**entry, **({"column_labels": list(labels)} if labels else {})}))
+        entry: dict[str, Any] = {"name": name, "shape": str(shape[1:] or (1,)), "doc": "outputs"}
+        own = list(labels)
+        if not own and len(shape) == 3 and axis is not None and shape[1:].count(length) != 1:
+            own = _track_labels(name, shape[3 - axis], several=len(parts) > 1)
+        entries.append((name, {**entry, **({"column_labels": own} if own else {})}))
     if parts[0][0] is None:
         return entries[0][1]
     return [entry for _, entry in entries] if isinstance(parts[0][0], int) else dict(entries)
 
 
-def _model_yaml(target: str, shape: tuple[int, ...], alphabet: str, length: int, targets: Any) -> str:
-    axes = {"alphabet_axis": shape.index(4)}
-    if 1 in shape:
-        # kipoiseq counts the alphabet's axis before it adds the dummy axis.
-        axes = {"alphabet_axis": 0 if shape[0] == 4 else 1, "dummy_axis": shape.index(1)}
+def _track_labels(name: str, tracks: int, *, several: bool) -> list[str]:
+    """Return labels by which the tracks of a profile are told from its positions."""
+    return [name] if tracks == 1 else [str(n) if several else f"{name}/{n}" for n in range(tracks)]
+
+
+def _model_yaml(target: str, shape: InputShape, alphabet: str, dtype: torch.dtype, targets: Any) -> str:
+    # numpy has no bfloat16.
+    number = str(dtype).replace("torch.", "np.").replace("np.bfloat16", "np.float32")
+    options = {"auto_resize_len": shape.length, **shape.axes(), "alphabet": alphabet, "dtype": number}
     described = {
         "defined_as": "kipoi.model.PyTorchModel",
-        "args": {"module_file": "model.py", "module_obj": "net", "weights": "weights.pt"},
+        "args": {"module_file": "model.py", "module_obj": "net", "weights": _WEIGHTS},
         "default_dataloader": {
             "defined_as": "kipoiseq.dataloaders.SeqIntervalDl",
-            "default_args": {"auto_resize_len": length, **axes, "alphabet": alphabet, "dtype": "np.float32"},
+            "default_args": options,
         },
         "info": {"authors": [{"name": "unknown"}], "doc": f"{target} as a Kipoi model"},
         "dependencies": {"pip": ["torch", "kipoiseq"]},
         "schema": {
             "inputs": {
                 "name": "seq",
-                "shape": f"({', '.join(map(str, shape))})",
+                "shape": str(shape.sizes),
                 "special_type": "DNASeq",
                 "doc": f"one-hot DNA, bases in the order {alphabet}",
             },
@@ -212,14 +226,13 @@ def _model_yaml(target: str, shape: tuple[int, ...], alphabet: str, length: int,
     return text
 
 
-def _check_same(network: nn.Module, model: LoadedModel, shape: tuple[int, ...]) -> None:
-    inputs = _one_hot(shape)
-    outputs = model.outputs({})
+def _check_same(network: nn.Module, model: LoadedModel, shape: InputShape) -> None:
+    inputs, tasks, outputs = shape.one_hot(input_dtype(network)), len(model.targets()), model.outputs()
     with torch.no_grad():
         expected = outputs.join(network(inputs), len(inputs)).double().numpy()
-    found = model.predict(inputs.numpy(), outputs)
-    if len(model.targets()) != found.shape[1] or not np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+    found = model.predict(inputs.float().numpy(), outputs)
+    if found.shape[1] != tasks or not np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise ModelError(
-            f"the model in {model.folder} does not predict what the network predicts: is chance at work in its forward, or "
-            "does it depend on more than its arguments and weights?"
+            "the model of these files does not predict what the network predicts: is chance at work in its forward, or does "
+            "it depend on more than its arguments and weights?"
         )

@@ -2,14 +2,37 @@
 
 import fnmatch
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from kipoi_deepmr.config import Config, Task
 from kipoi_deepmr.errors import TaskError, suggestion
 from kipoi_deepmr.model.outputs import Reduction
 
 _LISTED = 12
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile along the sequence, which has to be reduced to one number.
+
+    Attributes
+    ----------
+    positions : int or None
+        Its length, where it is fixed.
+    tracks : int
+        Number of its tracks.
+    first : int
+        Index of the first of them among the outputs of the model; all together follow the last one, where there are several.
+    """
+
+    positions: int | None
+    tracks: int
+    first: int = 0
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return f"profile of {self.positions or 'any number of'} positions, {self.tracks} track{'s' * (self.tracks > 1)}"
 
 
 @dataclass(frozen=True)
@@ -26,20 +49,33 @@ class Target:
         Which of the outputs with this label it is, counted from 1.
     repeated : bool
         Whether the label occurs more than once.
-    profile : bool
-        Whether it is a track of a profile, which has to be reduced to one number.
+    profile : Profile or None
+        The profile of which it is a track, or all tracks together.
     """
 
     index: int
     label: str
     occurrence: int
     repeated: bool
-    profile: bool = False
+    profile: Profile | None = None
 
     @property
     def name(self) -> str:
         """The label, with ``#occurrence`` where the label repeats: unique within the model."""
         return f"{self.label}#{self.occurrence}" if self.repeated else self.label
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is all tracks of a profile together."""
+        return (
+            self.profile is not None
+            and self.profile.tracks > 1
+            and self.index == self.profile.first + self.profile.tracks
+        )
+
+    def shares_tracks(self, other: "Target") -> bool:
+        """Tell whether this or the other one is all tracks of the profile of both."""
+        return self.profile is not None and self.profile == other.profile and (self.is_sum or other.is_sum)
 
 
 class Targets(Sequence[Target]):
@@ -50,16 +86,16 @@ class Targets(Sequence[Target]):
     labels
         The model's labels, one per output column.
     profiles
-        Whether each of them is a track of a profile. Default: none is.
+        The profile that each of them is a track of. Default: none is.
     """
 
-    def __init__(self, labels: Sequence[str], profiles: Sequence[bool] = ()) -> None:
+    def __init__(self, labels: Sequence[str], profiles: Sequence[Profile | None] = ()) -> None:
         counts = Counter(labels)
         seen: Counter[str] = Counter()
         self._targets: list[Target] = []
         for index, label in enumerate(labels):
             seen[label] += 1
-            profile = bool(profiles[index]) if index < len(profiles) else False
+            profile = profiles[index] if index < len(profiles) else None
             self._targets.append(Target(index, label, seen[label], counts[label] > 1, profile))
 
     def __len__(self) -> int:
@@ -145,20 +181,25 @@ class Selection:
         Path of the peaks of each exposure as written in the configuration; empty when one BED serves all.
     notes : tuple of str
         What a user should know of the choice.
-    reductions : dict of int to Reduction
-        What is done to the profiles among them, by index.
+    reductions : tuple
+        What is done to each of them, exposures first: a Reduction for a profile, None for a number.
     """
 
     exposures: Mapping[str, Target]
     outcomes: Mapping[str, Target]
     peaks: Mapping[str, str]
     notes: tuple[str, ...] = ()
-    reductions: Mapping[int, Reduction] = field(default_factory=dict)
+    reductions: tuple[Reduction | None, ...] = ()
 
     @property
-    def columns(self) -> list[int]:
-        """Output columns, exposures first."""
-        return [target.index for target in (*self.exposures.values(), *self.outcomes.values())]
+    def targets(self) -> tuple[Target, ...]:
+        """All of them, exposures first."""
+        return (*self.exposures.values(), *self.outcomes.values())
+
+    @property
+    def indices(self) -> list[int]:
+        """Their places among the outputs of the model, exposures first."""
+        return [target.index for target in self.targets]
 
 
 def select(targets: Targets, config: Config) -> Selection:
@@ -174,55 +215,75 @@ def select(targets: Targets, config: Config) -> Selection:
         come to the same name.
     """
     single = {
-        target.index: key
+        key: targets.find(task, f"exposures.{key}.task").index
         for key, task in config.exposures.items()
         if not targets.is_glob(task)
-        for target in [targets.find(task, f"exposures.{key}.task")]
     }
-    outcomes, notes = _named(targets, config.outcomes, "outcomes", single)
-    taken = {target.index: name for name, (target, _) in outcomes.items()}
-    for index, key in single.items():
-        if index in taken:
-            raise TaskError(
-                f"exposures.{key} and outcomes.{taken[index]} are the same output '{targets[index].name}': "
-                "an output has no causal effect on itself; choose two different tasks"
-            )
+    outcomes, notes = _named(targets, config.outcomes, "outcomes", set(single.values()))
+    _check_sides(targets, config, single, outcomes)
+    taken = {target.index for target, _ in outcomes.values()}
     exposures, more_notes = _named(targets, config.exposures, "exposures", taken)
     peaks: dict[str, str] = {}
     for name, (target, key) in exposures.items():
         path = config.exposures[key].peaks
         if path is not None:
             peaks[name] = path.replace("{task}", target.label)
+    reductions = (
+        *(_reduction(config.exposures[key], target, f"exposures.{key}") for target, key in exposures.values()),
+        *(_reduction(config.outcomes[key], target, f"outcomes.{key}") for target, key in outcomes.values()),
+    )
     return Selection(
         {name: target for name, (target, _) in exposures.items()},
         {name: target for name, (target, _) in outcomes.items()},
         peaks,
-        (*notes, *more_notes),
-        {
-            **_reductions(config.exposures, exposures, "exposures"),
-            **_reductions(config.outcomes, outcomes, "outcomes"),
-        },
+        (*notes, *more_notes, *_shared_tracks(config, exposures, outcomes)),
+        reductions,
     )
 
 
-def _reductions(tasks: Mapping[str, Task], named: Mapping[str, tuple[Target, str]], side: str) -> dict[int, Reduction]:
-    found = {}
-    for target, key in named.values():
-        task = tasks[key]
-        if target.profile and task.reduce is None:
-            raise TaskError(
-                f"{side}.{key}: '{target.name}' is a profile along the sequence, an effect is one number: add reduce: mean, "
-                "sum, max or logsumexp, and window: [start, end) for a part of it"
-            )
-        if task.reduce is not None and not target.profile:
-            raise TaskError(f"{side}.{key}: '{target.name}' is one number per sequence, no profile: leave `reduce` out")
-        if task.reduce is not None:
-            found[target.index] = Reduction(task.reduce, task.window)
-    return found
+def _check_sides(
+    targets: Targets, config: Config, exposures: Mapping[str, int], outcomes: Mapping[str, tuple[Target, str]]
+) -> None:
+    """Check that no output is on both sides, but for parts of a profile that do not overlap."""
+    for key, index in exposures.items():
+        for target, other in outcomes.values():
+            if target.index == index and not _apart(config.exposures[key].window, config.outcomes[other].window):
+                raise TaskError(
+                    f"exposures.{key} and outcomes.{other} are the same output '{targets[index].name}': an output has no "
+                    "causal effect on itself; choose two different tasks, or windows of a profile that do not overlap"
+                )
+
+
+def _shared_tracks(
+    config: Config, exposures: Mapping[str, tuple[Target, str]], outcomes: Mapping[str, tuple[Target, str]]
+) -> list[str]:
+    """Say which outcomes hold their exposure, or the other way round: a sum moves with each of its parts."""
+    return [
+        f"{name} and {other} share tracks of one profile ({target.name}, {second.name}): an effect of the one on the other is there "
+        "by construction"
+        for name, (target, key) in exposures.items()
+        for other, (second, other_key) in outcomes.items()
+        if target.shares_tracks(second) and not _apart(config.exposures[key].window, config.outcomes[other_key].window)
+    ]
+
+
+def _apart(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    return one is not None and other is not None and (one[1] <= other[0] or other[1] <= one[0])
+
+
+def _reduction(task: Task, target: Target, where: str) -> Reduction | None:
+    if target.profile and task.reduce is None:
+        raise TaskError(
+            f"{where}: '{target.name}' is a profile along the sequence, an effect is one number: add reduce: mean, "
+            "sum, max or logsumexp, and window: [start, end) for a part of it"
+        )
+    if task.reduce is not None and not target.profile:
+        raise TaskError(f"{where}: '{target.name}' is one number per sequence, no profile: leave `reduce` out")
+    return None if task.reduce is None else Reduction(task.reduce, task.window)
 
 
 def _named(
-    targets: Targets, tasks: Mapping[str, Task], side: str, taken: Mapping[int, str]
+    targets: Targets, tasks: Mapping[str, Task], side: str, taken: Set[int]
 ) -> tuple[dict[str, tuple[Target, str]], list[str]]:
     """Return outputs by name, each with the key of the configuration that it comes from, and notes."""
     other = "an exposure" if side == "outcomes" else "an outcome"
@@ -244,7 +305,7 @@ def _named(
 
 
 def _found(
-    targets: Targets, task: Task, key: str, side: str, taken: Mapping[int, str]
+    targets: Targets, task: Task, key: str, side: str, taken: Set[int]
 ) -> tuple[dict[str, Target], list[Target]]:
     if not targets.is_glob(task):
         return {key: targets.find(task, f"{side}.{key}.task")}, []

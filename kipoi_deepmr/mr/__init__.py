@@ -23,7 +23,7 @@ from kipoi_deepmr.mr.overlap_debiased_ivw import OverlapDebiasedIVWResult, overl
 from kipoi_deepmr.mr.penalized_ivw import PenalizedIVWResult, penalized_ivw
 from kipoi_deepmr.mr.radial import RadialResult, radial_egger, radial_ivw
 from kipoi_deepmr.mr.raps import RAPSResult, raps
-from kipoi_deepmr.mr.ratio import RatioResult, ratio
+from kipoi_deepmr.mr.wald_ratio import WaldRatioResult, wald_ratio
 
 __all__ = [
     "CMLResult",
@@ -45,9 +45,9 @@ __all__ = [
     "PenalizedIVWResult",
     "RAPSResult",
     "RadialResult",
-    "RatioResult",
     "RuckerQ",
     "Status",
+    "WaldRatioResult",
     "clustered_egger",
     "clustered_ivw",
     "cml",
@@ -70,9 +70,9 @@ __all__ = [
     "radial_egger",
     "radial_ivw",
     "raps",
-    "ratio",
     "simple_median",
     "simple_mode",
+    "wald_ratio",
     "weighted_median",
     "weighted_mode",
 ]

@@ -78,7 +78,8 @@ def _paths(rows: ScoreRows, most: int, fit: IntArray, number: IntArray, slope: F
         part, nothing = _masked(rows[fit[block]], ~invalid[block]), np.zeros(slope[block].size)
         found = slope[block], part.loss(_L2, slope[block], nothing), part.score(_L2, slope[block], nothing)[1]
         values[:, fit[block], number[block]] = found
-    return Paths(*values, masks)
+    slopes, losses, information = values
+    return Paths(slopes, losses, information, masks)
 
 
 def _from_zero(rows: ScoreRows, fit: IntArray, number: IntArray, kept: IntArray) -> tuple[FloatArray, BoolArray]:

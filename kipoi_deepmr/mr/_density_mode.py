@@ -75,7 +75,7 @@ def fast_modes(values: FloatArray, weights: FloatArray, count: FloatArray, phi: 
     bend = left - 2 * top + right
     shift = np.where(bend < 0, (left - right) / 2 / np.where(bend < 0, bend, 1), 0.0)
     peaks = (best + np.clip(shift, -1, 1)) * _CELL - half_range
-    unsure = np.flatnonzero(~certain)
+    unsure = np.flatnonzero(~certain & (width > 0) & np.isfinite(width))
     if unsure.size:
         peaks[unsure] = _highest(position[unsure], weights[unsure], centre[unsure] / width[unsure], phi)
     return np.where(width > 0, centre + peaks * width, centre)

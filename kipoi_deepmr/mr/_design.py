@@ -75,6 +75,19 @@ def build_two_error_design(data: Associations, psi: FloatArray | None = None) ->
     return replace(design, x=x, y=y, sign=sign, used=used, invalid=invalid), spread
 
 
+def in_exposure_units(design: Design, spread: FloatArray) -> tuple[Design, FloatArray, FloatArray]:
+    """Return x and spread in units of the largest, a power of 2, and the units: fourth powers stay numbers."""
+    exponent = np.maximum(largest_exponent(design.x), largest_exponent(spread))
+    x, error = (np.ldexp(column, -exponent[..., None]) for column in (design.x, spread))
+    return replace(design, x=x), error, np.ldexp(1.0, exponent)
+
+
+def largest_exponent(values: FloatArray) -> npt.NDArray[np.int32]:
+    """Return e of the smallest power 2^e above the sizes on the last axis; 0 without a positive finite one."""
+    largest = np.abs(values).max(axis=-1, initial=0.0)
+    return np.asarray(np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1])
+
+
 def keep_zero_outcomes(design: Design, data: Associations) -> Design:
     """Return the design for MR-Egger: a variant with bx = 0 has no orientation and becomes the point (0, 0)."""
     unoriented = data.bx == 0

@@ -71,11 +71,12 @@ class Associations:
 
 
 def read_array(name: str, value: npt.ArrayLike) -> FloatArray:
-    """Return `value` as float64, or say which argument is not numeric."""
+    """Return `value` as float64, NaN where a mask hides it, or say which argument is not numeric."""
     given: npt.NDArray[Any] = np.asarray(value)
     if given.dtype.kind not in "buif":
         raise ValueError(f"{name} must be an array of real numbers, not of dtype {given.dtype}")
-    return given.astype(np.float64, copy=False)
+    numbers = given.astype(np.float64, copy=False)
+    return np.where(np.ma.getmaskarray(value), np.nan, numbers) if np.ma.isMaskedArray(value) else numbers
 
 
 def read_variants(**values: npt.ArrayLike) -> tuple[FloatArray, ...]:
@@ -117,7 +118,7 @@ def read_psi(psi: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
 def check_option(name: str, value: object, allowed: Iterable[object]) -> None:
     """Raise ValueError naming the allowed values when `value` is none of them."""
     choices = tuple(allowed)
-    if not isinstance(value, (str, bool)) or value not in choices:
+    if not isinstance(value, (str, bool, np.bool_)) or value not in choices:
         raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, choices))}")
 
 

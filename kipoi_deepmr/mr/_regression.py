@@ -44,7 +44,7 @@ def dot(a: FloatArray, b: FloatArray) -> FloatArray:
 def through_origin(design: Design) -> Fit:
     """Regress y on x without an intercept (IVW)."""
     sxx = dot(design.x, design.x)
-    slope = dot(design.x, design.y) / sxx
+    slope = dot(design.x, design.y) / np.where(np.isinf(sxx), np.nan, sxx)
     residual = design.x * -slope[..., None]
     residual += design.y
     status = fit_status(design.invalid, design.n_used, 1, sxx == 0, slope)

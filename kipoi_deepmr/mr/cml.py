@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kipoi_deepmr.mr._blocks import normal_blocks, packed, row_blocks
 from kipoi_deepmr.mr._constrained import Paths, coordinate_paths, global_paths
-from kipoi_deepmr.mr._design import Design, build_two_error_design
+from kipoi_deepmr.mr._design import Design, build_two_error_design, largest_exponent
 from kipoi_deepmr.mr._inputs import (
     BoolArray,
     FloatArray,
@@ -202,10 +202,15 @@ def _rows(
         np.where(design.used, column, 0.0).reshape(shape)[held] for column in (design.x, design.y, spread, psi)
     )
     used = design.used.reshape(shape)[held]
-    unit = np.sqrt((y**2).sum(axis=-1) / (x**2).sum(axis=-1))
+    unit = _norm(y) / _norm(x)
     unit = np.where((unit > 0) & np.isfinite(unit), unit, 1.0)[:, None]
     x, v = x * unit, v * unit
     return ScoreRows(x, y, v**2, used.astype(np.float64), correlation * v, used), correlation, unit
+
+
+def _norm(values: FloatArray) -> FloatArray:
+    exponent = largest_exponent(values)
+    return np.asarray(np.ldexp(np.sqrt((np.ldexp(values, -exponent[:, None]) ** 2).sum(axis=-1)), exponent))
 
 
 def _size(found: Paths) -> FloatArray:
@@ -249,8 +254,8 @@ def _perturbed(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return mean estimates, their standard deviations and mean likelihoods over data with more noise."""
     columns = (rows.x, rows.y, rows.xx, rows.yy, rows.xy, rows.used.astype(np.float64), correlation)
-    *columns, used, correlation = packed(rows.used, *columns)
-    rows = ScoreRows(*columns, used > 0)
+    x, y, xx, yy, xy, used, correlation = packed(rows.used, *columns)
+    rows = ScoreRows(x, y, xx, yy, xy, used > 0)
     slopes, losses = [], []
     for _, block in normal_blocks(n_perturb, 2, rows.x.shape[1], seed):
         for first, second in block:

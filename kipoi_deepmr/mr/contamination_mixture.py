@@ -294,7 +294,7 @@ def _above(pieces: _Parabolas, threshold: FloatArray) -> tuple[FloatArray, IntAr
     new = np.ones(row.size, dtype=np.bool_)
     new[1:] = (row[1:] != row[:-1]) | (start[1:] > end[:-1])
     first = np.flatnonzero(new)
-    last = np.append(first[1:], row.size) - 1
+    last = np.append(first, row.size)[1:] - 1
     counts = np.bincount(row[first], minlength=threshold.size).astype(np.int64)
     place = np.arange(first.size) - np.repeat(np.cumsum(counts) - counts, counts)
     intervals = np.full((threshold.size, max(1, int(counts.max(initial=0))), 2), np.nan)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr._design import Design, build_two_error_design
+from kipoi_deepmr.mr._design import Design, build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr._inputs import (
     FloatArray,
     IntArray,
@@ -94,7 +94,7 @@ def debiased_ivw(
     check_option("over_dispersion", over_dispersion, (True, False))
     check_alpha(alpha)
     data = read_associations(bx, bxse, by, byse)
-    design, spread = build_two_error_design(data)
+    design, spread, unit = in_exposure_units(*build_two_error_design(data))
     strength = dot(design.x, design.x) - dot(spread, spread)
     estimate = dot(design.x, design.y) / strength
     tau2 = pleiotropic_variance(design, spread, estimate, over_dispersion=over_dispersion)
@@ -104,6 +104,7 @@ def debiased_ivw(
     status = fit_status(design.invalid, design.n_used, 1, nothing, estimate + se)
     answered = status == Status.OK
     estimate, se = np.where(answered, estimate, np.nan), np.where(answered, se, np.nan)
+    estimate, se = estimate / unit, se / unit
     ci_low, ci_high = interval(estimate, se, alpha=alpha)
     mean_f = mean_f_statistic(data.bx, data.bxse, where=design.used)
     return DebiasedIVWResult(

@@ -18,9 +18,10 @@ _ROUNDING = 1e-13
 def held_out_selection(draws: npt.ArrayLike, *, min_f: float, folds: int = 5) -> BoolArray:
     r"""Choose the instruments of every fold of the draws by the draws outside it.
 
-    .. math:: F_{jk} = N_{-k} \bar x_{j,-k}^2 / s_{j,-k}^2 \ge F_{\min},
+    .. math:: F_{jk} = N \bar x_{j,-k}^2 / s_{j,-k}^2 \ge F_{\min},
 
-    with mean and variance (ddof 1) over the N - N_k draws outside fold k. Instruments that are chosen and used on the
+    with mean and variance (ddof 1) over the N - N_k draws outside fold k: what these tell of the F statistic of the mean
+    over all N draws. Instruments that are chosen and used on the
     same draws look stronger than they are (winner's curse): the errors that carried them over the threshold point
     away from zero. Given the choice of the other draws, the errors of the draws of fold k have mean zero.
 
@@ -30,8 +31,8 @@ def held_out_selection(draws: npt.ArrayLike, *, min_f: float, folds: int = 5) ->
         Effects on the exposure of N draws of J variants, N independent and identically distributed draws on the
         axis before the last. A variant is absent where a draw is NaN.
     min_f : float
-        Smallest F of an instrument, at least 0: of the error of the mean of the draws outside the fold (Monte-Carlo
-        error), whatever `effects.standard_error` says.
+        Smallest F of an instrument, at least 0, for the error of the mean over all draws (Monte-Carlo error), whatever
+        `effects.standard_error` says.
     folds : int, default 5
         Number K of folds, consecutive draws of about equal number; at most N.
 
@@ -101,9 +102,9 @@ class HeldOut:
         return count, self.origin + mean, variance
 
     def f_outside(self, *folds: int) -> FloatArray:
-        """Return the F statistic of the mean over the draws outside some folds; infinite for one without error."""
-        count, mean, variance = self.outside(*folds)
-        return np.asarray(count * mean**2 / variance)
+        """Return the F statistic of the mean over all draws, as those outside some folds tell it; infinite without error."""
+        _, mean, variance = self.outside(*folds)
+        return np.asarray(self.bounds[-1][1] * mean**2 / variance)
 
 
 def fold_bounds(draws: int, folds: int) -> tuple[tuple[int, int], ...]:

@@ -237,7 +237,7 @@ def _fit(
     ratio = _ratio(data, design)
     weight = np.where(np.isnan(ratio), 0.0, weight)
     used = np.count_nonzero(weight > 0, axis=-1)
-    point = _point(ratio, weight)
+    point = np.where(np.isinf(weight.sum(axis=-1)), np.nan, _point(ratio, weight))
     status = fit_status(invalid, design.n_instruments, _NEEDED, used == 0, point)
     answered = status == Status.OK
     estimate = np.where(answered, point, np.nan)

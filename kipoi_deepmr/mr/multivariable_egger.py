@@ -1,6 +1,7 @@
 """Multivariable MR-Egger: direct effects of several exposures beside a directional pleiotropic effect."""
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +103,7 @@ def multivariable_egger(
     check_option("distribution", distribution, ("normal", "t-dist"))
     check_alpha(alpha)
     data = read_exposures(bx, bxse, by, byse)
-    if not isinstance(orientation, int) or not 0 <= orientation < data.count:
+    if not isinstance(orientation, Integral) or isinstance(orientation, bool) or not 0 <= orientation < data.count:
         raise ValueError(f"orientation={orientation!r} must be the index of one of the {data.count} exposures, from 0")
     columns, design = build_several_design(data, orientation)
     unoriented = design.used & (data.bx[..., orientation, :] == 0)

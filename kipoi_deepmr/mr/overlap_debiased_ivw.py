@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kipoi_deepmr.mr._design import build_two_error_design
+from kipoi_deepmr.mr._design import build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr._groups import read_groups
 from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_alpha, read_associations, read_psi
 from kipoi_deepmr.mr._regression import dot, fit_status, interval, pvalue
@@ -116,7 +116,7 @@ def overlap_debiased_ivw(
     enlarged = _ddof_factor(draws)
     data = read_associations(bx, bxse, by, byse)
     shared = read_psi(psi, data.shape)
-    design, spread = build_two_error_design(data, shared)
+    design, spread, unit = in_exposure_units(*build_two_error_design(data, shared))
     noise = enlarged * spread**2
     overlap = enlarged * np.where(design.used, shared * spread, 0.0)
     strength = dot(design.x, design.x) - noise.sum(axis=-1)
@@ -134,6 +134,7 @@ def overlap_debiased_ivw(
     weak = (status == Status.OK) & ~(condition > -special.ndtri(_WEAK / 2))
     status = np.where(weak, Status.WEAK_INSTRUMENTS, status)
     estimate, se = (np.where(status == Status.OK, value, np.nan) for value in (estimate, se))
+    estimate, se = estimate / unit, se / unit
     ci_low, ci_high = interval(estimate, se, alpha=alpha, df=n_groups - 1)
     return OverlapDebiasedIVWResult(
         estimate=estimate,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import special
 
 from kipoi_deepmr.mr._blocks import normal_blocks, packed
-from kipoi_deepmr.mr._design import Design, build_two_error_design
+from kipoi_deepmr.mr._design import Design, build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr._inputs import (
     FloatArray,
     IntArray,
@@ -132,7 +132,7 @@ def penalized_ivw(
     if not np.isfinite(penalty) or penalty < 0:
         raise ValueError(f"penalty={penalty!r} must be a finite number that is not negative; R's default is 1")
     data = read_associations(bx, bxse, by, byse)
-    design, spread = build_two_error_design(data)
+    design, spread, unit = in_exposure_units(*build_two_error_design(data))
     moments = _moments(design.x, design.y, spread, np.ones(design.x.shape), penalty)
     estimate = moments.numerator / moments.denominator
     tau2 = pleiotropic_variance(design, spread, estimate, over_dispersion=over_dispersion)
@@ -160,10 +160,10 @@ def penalized_ivw(
         p = np.where(moments.numerator_variance > 0, p, np.nan)
     mean_f = mean_f_statistic(data.bx, data.bxse, where=design.used)
     return PenalizedIVWResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.where(answered, low, np.nan),
-        ci_high=np.where(answered, high, np.nan),
+        estimate=estimate / unit,
+        se=se / unit,
+        ci_low=np.where(answered, low / unit, np.nan),
+        ci_high=np.where(answered, high / unit, np.nan),
         pvalue=np.where(answered, p, np.nan),
         n_instruments=design.n_instruments,
         tau2=np.where(answered, tau2, np.nan),

@@ -10,8 +10,8 @@ from torch import Tensor
 from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.mutagenesis.variants import ALLELE_COUNT, Variants
 
-_ROUNDING = 16 * float(np.finfo(np.float32).eps)
-_RESOLUTION = 1e-6
+_ROUNDING = 16
+_RESOLUTION = 8
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,18 @@ class Grid:
             for draw, effects in enumerate(moments.kept):
                 self.draws[where[0], draw, *where[1:]] = to_numpy(effects)
 
-    def settle(self, references: NDArray[np.float64]) -> None:
-        """Set effects to zero that are rounding: no draw moved the prediction beyond what float32 resolves.
+    def settle(self, references: NDArray[np.float64], eps: float) -> None:
+        """Set effects to zero that are rounding: no draw moved the prediction beyond what its arithmetic resolves.
 
         Parameters
         ----------
         references
             Largest reference prediction of each sequence and column.
+        eps
+            Relative rounding of a prediction.
         """
         largest = np.nanmax(self._moved, axis=(1, 2), initial=0.0)
-        floor = np.maximum(_ROUNDING * np.abs(references), _RESOLUTION * largest)
+        floor = eps * np.maximum(_ROUNDING * np.abs(references), _RESOLUTION * largest)
         still = self._moved <= floor[:, None, None]
         exposures = self._cross.shape[-2]
         self._mean[still] = 0.0

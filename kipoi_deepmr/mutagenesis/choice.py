@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 
 from kipoi_deepmr.errors import DeepMRError
+from kipoi_deepmr.mutagenesis.agreement import SPREAD, Comparison, compare
 from kipoi_deepmr.mutagenesis.blocks import Block
 from kipoi_deepmr.mutagenesis.full import FullEngine
-from kipoi_deepmr.mutagenesis.local.engine import LocalEngine, LocalUnavailable, agrees
+from kipoi_deepmr.mutagenesis.local.engine import LocalEngine, LocalUnavailable
 from kipoi_deepmr.mutagenesis.variants import all_variants
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ def choose_engine(
     """Return an engine that is ready to run.
 
     ``auto`` times both on a batch and takes the faster one. The local engine is compared with the full one on a sample
-    of mutants of the first sequence; where it is not available or differs by more than 1e-5 of the largest effect (or the
-    rounding of the predictions), the full engine is returned and the reason is logged once.
+    of mutants of the first sequence; where it is not available or does not agree (see `agreement.compare`), the full engine
+    is returned and the reason is logged once.
 
     Parameters
     ----------
@@ -45,21 +46,23 @@ def choose_engine(
     if getattr(full.network, "opaque", False):
         logger.info("torch cannot look into this model: the full engine runs")
         wanted = "full"
-    if wanted == "full" or nothing or not try_local(local, block, positions):
+    if wanted == "full" or nothing:
         full.prepare(block)
         return full
-    if wanted == "auto":
-        full.share(local)
-        full.prepare(block)
-        if not _is_faster(local, full, block, positions):
-            logger.info("the full engine is faster on this network: it runs")
-            return full
+    works = try_local(local, block, positions)
+    full.share(local)
+    full.prepare(block)
+    if not works:
+        return full
+    if wanted == "auto" and not _is_faster(local, full, block, positions):
+        logger.info("the full engine is faster on this network: it runs")
+        return full
     for operation in local.coverage.stopped_at:
         logger.info("the network runs whole from %s on", operation)
     return local
 
 
-def try_local(local: LocalEngine, block: Block, positions: range) -> bool:
+def try_local(local: LocalEngine, block: Block, positions: range, *, spread: int = SPREAD) -> bool:
     """Tell whether a local engine is available and agrees with the full one, with a warning where it does not.
 
     Parameters
@@ -68,24 +71,44 @@ def try_local(local: LocalEngine, block: Block, positions: range) -> bool:
         The engine.
     block
         The first sequence of the run.
-    positions
-        Window of positions, of which some are compared.
+    positions, spread
+        As `compare`.
+    """
+    found = compared(local, block, positions, spread=spread)
+    if isinstance(found, Comparison) and found.agrees:
+        return True
+    if isinstance(found, Comparison):
+        logger.warning(
+            "the local engine differs from the full one by %.2g in output %d, where the largest effect is %.2g: the full "
+            "engine runs",
+            found.difference[found.worst],
+            local.columns[found.worst],
+            found.effect[found.worst],
+        )
+    else:
+        logger.warning("the local engine is not available for this network (%s): the full engine runs", found)
+    return False
+
+
+def compared(local: LocalEngine, block: Block, positions: range, *, spread: int = SPREAD) -> Comparison | str:
+    """Compare a local engine with the full one, if need be with the sequence taken as two.
+
+    Returns
+    -------
+    Comparison or str
+        The comparison, or why the engine is not available.
     """
     try:
-        found = local.difference_from_full(block, positions)
+        found: Comparison | str = compare(local, block, positions, spread=spread)
     except (DeepMRError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001  whatever fails here, the full engine can do it
-        reason = error if isinstance(error, LocalUnavailable) else f"{type(error).__name__}: {error}".splitlines()[0]
-        logger.warning("the local engine is not available for this network (%s): the full engine runs", reason)
-        return False
-    if agrees(*found, block.sequence.dtype):
-        return True
-    logger.warning(
-        "the local engine differs from the full one by %.2g where the largest effect is %.2g: the full engine runs",
-        *found[:2],
-    )
-    return False
+        found = (
+            str(error) if isinstance(error, LocalUnavailable) else f"{type(error).__name__}: {error}".splitlines()[0]
+        )
+    if (isinstance(found, Comparison) and found.agrees) or not local.double():
+        return found
+    return compared(local, block, positions, spread=spread)
 
 
 def _is_faster(local: FullEngine, full: FullEngine, block: Block, positions: range) -> bool:

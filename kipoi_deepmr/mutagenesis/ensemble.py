@@ -20,6 +20,8 @@ from kipoi_deepmr.mutagenesis.variants import Variants
 
 logger = logging.getLogger(__name__)
 
+_SPREAD = 3
+
 
 @dataclass
 class EnsembleEngine(FullEngine):
@@ -97,10 +99,16 @@ class EnsembleEngine(FullEngine):
         # The local engine takes whole positions.
         return max(ALLELES, size // ALLELES * ALLELES) if size > ALLELES else size
 
-    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+    def _halve_batch(self, error: Exception, size: int) -> None:
         for member in self.members:
             member._halve_batch(error, size)
         self._take_batch_size(min(member.batch_size or 1 for member in self.members))
+
+    def _substitute(self) -> FullEngine | None:
+        substitutes = [member._substitute() for member in self.members]
+        if not any(substitutes):
+            return None
+        return EnsembleEngine.of([other or member for other, member in zip(substitutes, self.members, strict=True)])
 
     def _take_batch_size(self, size: int) -> None:
         self.batch_size = size
@@ -119,7 +127,7 @@ def choose_engines(
         As `choose_engine`.
     members
         Arguments of `FullEngine` for each network. The engines are compared and timed on the first one. For the others
-        the local engine is tried on the mutants of one position.
+        the local engine is tried on the mutants of three positions: both ends and the middle.
 
     Returns
     -------
@@ -131,15 +139,8 @@ def choose_engines(
     engines = [first]
     for options in members[1:]:
         local = LocalEngine(**options)
-        follows = isinstance(first, LocalEngine) and try_local(local, block, _one_known(block, positions))
+        follows = isinstance(first, LocalEngine) and try_local(local, block, positions, spread=_SPREAD)
         engines.append(local if follows else FullEngine(**options))
     ensemble = EnsembleEngine.of(engines)
     ensemble.prepare(block)
     return ensemble
-
-
-def _one_known(block: Block, positions: range) -> range:
-    """Return the known position next to the middle of a window."""
-    known = [position for position in positions if block.codes[0, position] >= 0]
-    middle = known[len(known) // 2]
-    return range(middle, middle + 1)

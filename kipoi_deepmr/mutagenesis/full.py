@@ -15,6 +15,7 @@ from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments, Coverage, Grid, to_numpy
 from kipoi_deepmr.mutagenesis.graph import Passes, WholePasses, capture
 from kipoi_deepmr.mutagenesis.precision import Precision, products_in
+from kipoi_deepmr.mutagenesis.probe import PROBE, check_independence, rows_keep_their_masks
 from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import MCDropout
@@ -22,10 +23,9 @@ from kipoi_deepmr.uncertainty import MCDropout
 logger = logging.getLogger(__name__)
 
 _AUTO_MEMORY = {"cpu": 2**27, "cuda": 2**32}
+_ELSEWHERE = "cuda"
 _LARGEST_BATCH = {"cpu": 2048, "cuda": 16384}
-PROBE = 4
 _Result = TypeVar("_Result")
-_PROBE_TOLERANCE = 1e-4
 
 
 @dataclass
@@ -72,6 +72,7 @@ class FullEngine:
     _passes: dict[int, Passes] = field(default_factory=dict, init=False)
     _mix_sequences: bool | None = field(default=None, init=False)
     _whole_rows: int = field(default=1, init=False)
+    _substituted: bool = field(default=False, init=False)
 
     name = "full"
 
@@ -85,13 +86,15 @@ class FullEngine:
         """
         passes = self._pass_of(PROBE, block)
         if self.batch_size is None:
-            kind = block.sequence.device.type
-            memory = self.memory or _AUTO_MEMORY.get(kind, _AUTO_MEMORY["cuda"])
+            device = block.sequence.device
             row = passes.bytes_per_row + self.moment_bytes
-            self.batch_size = int(np.clip(memory // max(row, 1), 1, _LARGEST_BATCH.get(kind, 2**14)))
+            largest = _LARGEST_BATCH.get(device.type, _LARGEST_BATCH[_ELSEWHERE])
+            self.batch_size = int(np.clip(self.memory_of(device) // max(row, 1), 1, largest))
         if self._mix_sequences is None:
             self._whole_rows = self.batch_size
-            self._mix_sequences = self._rows_keep_their_masks(block, passes)
+            with torch.inference_mode(), products_in(self.whole_precision):
+                check_independence(passes, self.draws, block, self.network.layout.position_axis)
+                self._mix_sequences = rows_keep_their_masks(passes, self.draws, block)
             if not self._mix_sequences:
                 logger.info("the network mixes the rows of a batch: a batch holds the mutants of one sequence only")
         return passes
@@ -106,6 +109,14 @@ class FullEngine:
         if self.whole_precision == other.whole_precision:
             self._passes = other._passes
         self._mix_sequences, self._whole_rows = other._mix_sequences, other._whole_rows
+
+    def memory_of(self, device: torch.device) -> int:
+        """Return the bound in bytes on the activations of a batch."""
+        return self.memory or _AUTO_MEMORY.get(device.type, _AUTO_MEMORY[_ELSEWHERE])
+
+    def references(self, block: Block) -> Tensor:
+        """Predict the references of a block in every draw, shape (draws, sequence, column)."""
+        return self._references_within_memory(block)[0]
 
     @property
     def moment_bytes(self) -> int:
@@ -161,7 +172,7 @@ class FullEngine:
             grid = Grid(len(block.codes), positions, len(self.columns), self.exposures, kept)
             for chunk, moments, moved in self._chunks(block, variants, references, progress):
                 grid.put(chunk, moments, moved)
-            grid.settle(to_numpy(references.abs().amax(0)))
+            grid.settle(to_numpy(references.abs().amax(0)), self._eps(block))
         reference_moments = to_numpy(reference.mean), to_numpy(reference.squares)
         return BlockMoments(*grid.arrays(), *reference_moments, self.count, grid.draws)
 
@@ -245,13 +256,30 @@ class FullEngine:
             chunk = variants.rows(start, start + size)
             try:
                 moments, moved = self._moments(block, chunk, references)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve_batch(error, size)
-                continue
-            self._check(block, chunk, moments)
-            yield chunk, moments, moved
-            progress(size)
+                self._check(block, chunk, moments)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    self._halve_batch(error, size)
+                    continue
+                substitute = self._substitute()
+                if substitute is None:
+                    raise
+                substitute.prepare(block)
+                yield from substitute._chunks(block, chunk, references, progress)
+                if not self._substituted:
+                    why = "no number" if isinstance(error, PredictionError) else f"{type(error).__name__}: {error}"
+                    logger.warning(
+                        "the %s engine fails on some mutants (%s): the full engine ran on these", self.name, why
+                    )
+                    self._substituted = True
+            else:
+                yield chunk, moments, moved
+                progress(size)
             start += size
+
+    def _substitute(self) -> "FullEngine | None":
+        """Return an engine that may do what this one fails to do, if there is one."""
+        return None
 
     def _moments(
         self, block: Block, chunk: Variants, references: Tensor, draws: int | None = None
@@ -315,7 +343,7 @@ class FullEngine:
         hint = "" if self.scale == "identity" else "; effects.scale: identity takes any number"
         return f"the model's prediction is not usable: effects.scale {self.scale} needs {DOMAINS[self.scale]}{hint}"
 
-    def _halve_batch(self, error: RuntimeError, size: int) -> None:
+    def _halve_batch(self, error: Exception, size: int) -> None:
         if not is_out_of_memory(error):
             raise error
         if size <= 1:
@@ -340,21 +368,10 @@ class FullEngine:
                 )
         return self._passes[rows]
 
-    def _rows_keep_their_masks(self, block: Block, passes: Passes) -> bool:
-        """Try whether a batch of two sequences gives each the prediction that it has alone."""
-        names = [block.names[0], block.names[0] + " (another)"]
-        row_of = torch.tensor([0, 1, 1, 0], device=block.sequence.device)[:PROBE]
-        with torch.inference_mode():
-            saved = passes.before(*self._first(block))
-            mixed = passes.after(saved, self.draws.masks(names, 0).rows(row_of))
-            alone = [passes.after(saved, self.draws.masks([name], 0).rows(None)) for name in names]
-        expected = torch.stack([alone[int(row)][index] for index, row in enumerate(row_of)])
-        tolerance = _PROBE_TOLERANCE * float(expected.abs().max())
-        return bool(torch.allclose(mixed, expected, rtol=0, atol=max(tolerance, 1e-12)))
-
-    def _first(self, block: Block) -> tuple[Tensor, list[Tensor]]:
-        index = torch.zeros(PROBE, dtype=torch.int64, device=block.sequence.device)
-        return block.sequence[index], [other[index] for other in block.others]
+    def _eps(self, block: Block) -> float:
+        """Return the relative rounding of a prediction; that of a model torch cannot look into is taken as float32."""
+        is_double = block.sequence.dtype == torch.float64 and not getattr(self.network, "opaque", False)
+        return torch.finfo(torch.float64 if is_double else torch.float32).eps
 
     def _spans(self, rows: int) -> Iterator[tuple[int, int]]:
         size = self._whole_rows if self._mix_sequences else 1

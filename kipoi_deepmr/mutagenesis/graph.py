@@ -1,7 +1,7 @@
 """A network as two ATen graphs: what no dropout reaches, computed once for all draws, and the rest, once per draw."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Literal, Protocol
 
@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from kipoi_deepmr.mutagenesis.precision import Precision, lower_products, products_in
 from kipoi_deepmr.mutagenesis.selection import select_early
+from kipoi_deepmr.mutagenesis.simplify import simplify
 from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def trace(
     if changing:
         raise RuntimeError(f"{changing[0].target} changes its input in place")
     _reshape_any_strides(whole)
-    whole.graph.eliminate_dead_code()
+    simplify(whole)
     select_early(whole, torch.tensor(selected, device=sequence.device))
     return whole
 
@@ -262,23 +263,38 @@ def reached(nodes: Sequence[fx.Node], sources: Sequence[fx.Node]) -> set[fx.Node
 
 def _peak_bytes(module: fx.GraphModule) -> int:
     """Return the largest number of bytes that live at once in activations that grow with the batch."""
-    nodes = list(module.graph.nodes)
+    return peak_bytes([node for node in module.graph.nodes if node.op != "get_attr"], _bytes)
+
+
+def peak_bytes(nodes: Sequence[fx.Node], size: Callable[[fx.Node], int]) -> int:
+    """Return the largest number of bytes that live at once when some nodes run in order, each freed after its last use.
+
+    Parameters
+    ----------
+    nodes
+        The nodes.
+    size
+        Gives the bytes of a node.
+    """
+    sizes = {node: size(node) for node in nodes if node.op in ("placeholder", "call_function")}
     last_use = {source: index for index, node in enumerate(nodes) for source in node.all_input_nodes}
     live = peak = 0
     for index, node in enumerate(nodes):
-        if node.op in ("placeholder", "call_function"):
-            live += _bytes(node)
-            peak = max(peak, live)
-        live -= sum(
-            _bytes(source) for source in node.all_input_nodes if last_use[source] == index and source.op != "get_attr"
-        )
+        live += sizes.get(node, 0)
+        peak = max(peak, live)
+        live -= sum(sizes.get(source, 0) for source in node.all_input_nodes if last_use[source] == index)
     return peak
 
 
 def _bytes(node: fx.Node) -> int:
+    return bytes_of(node) if _PER_ROW in node.meta else 0
+
+
+def bytes_of(node: fx.Node) -> int:
+    """Return the bytes of what a captured node computes; 0 for views."""
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else [value]
-    if node.target in _VIEWS or _PER_ROW not in node.meta:
+    if node.target in _VIEWS:
         return 0
     return sum(tensor.numel() * tensor.element_size() for tensor in values if isinstance(tensor, Tensor))
 

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from kipoi_deepmr.config import Config
+from kipoi_deepmr.errors import SequenceError
 from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine
-from kipoi_deepmr.mutagenesis.local.engine import LocalUnavailable
+from kipoi_deepmr.mutagenesis.agreement import Comparison
+from kipoi_deepmr.mutagenesis.choice import compared
 from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
 
 _ROUNDS = 3
@@ -38,7 +40,10 @@ class BenchReport:
     ratio : float or None
         full_ms / local_ms.
     max_difference : float or None
-        Largest difference of a prediction over the largest effect among the sampled mutants.
+        Largest difference of a prediction over the largest effect among the sampled mutants; None where nothing has an
+        effect, or a prediction of the local engine is not a number.
+    engines_agree : bool or None
+        Whether a run would take the local engine: every output agrees.
     peak_memory_bytes : int
         Largest memory of the process (CPU) or allocated on the GPU so far.
     coverage : float
@@ -62,6 +67,7 @@ class BenchReport:
     local_batch_size: int | None
     ratio: float | None
     max_difference: float | None
+    engines_agree: bool | None
     peak_memory_bytes: int
     coverage: float
     runs_whole_from: list[str]
@@ -96,6 +102,10 @@ def bench(
         As `run`.
     """
     with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+        if not job.mutants().any():
+            raise SequenceError(
+                "no sequence of the configuration has a known base in mutagenesis.positions: nothing to time"
+            )
         block = job.block(np.argsort(-job.mutants(), kind="stable")[:_SEQUENCES].tolist())
         options = job.engine_options()
         candidates = [FullEngine(**options)]
@@ -103,15 +113,13 @@ def bench(
             candidates += [FullEngine(**{**options, "batch_size": size}) for size in _BATCHES]
         full = min(candidates, key=lambda engine: _milliseconds(engine, job, block))
         local = LocalEngine(**options)
-        try:
-            difference, effect, _ = local.difference_from_full(block, job.positions)
-        except LocalUnavailable as reason:
-            report = _report(job, full, None, _milliseconds(full, job, block), None, None, [str(reason)])
+        found = compared(local, block, job.positions)
+        if isinstance(found, str):
+            report = _report(job, full, None, _milliseconds(full, job, block), None, None, [found])
             return replace(report, **_losses(job, block, {"full": FullEngine}))
         rounds = [(_milliseconds(full, job, block), _milliseconds(local, job, block)) for _ in range(_ROUNDS)]
         full_ms, local_ms = (statistics.median(times) for times in zip(*rounds, strict=True))
-        relative = difference / effect if effect else None
-        report = _report(job, full, local, full_ms, local_ms, relative, list(local.coverage.stopped_at))
+        report = _report(job, full, local, full_ms, local_ms, found, list(local.coverage.stopped_at))
         return replace(report, **_losses(job, block, {"full": FullEngine, "local": LocalEngine}))
 
 
@@ -145,9 +153,10 @@ def _report(
     local: LocalEngine | None,
     full_ms: float,
     local_ms: float | None,
-    difference: float | None,
+    found: Comparison | None,
     stopped: list[str],
 ) -> BenchReport:
+    relative = found.relative if found else None
     return BenchReport(
         device=describe_device(job.device),
         full_ms=full_ms,
@@ -155,7 +164,8 @@ def _report(
         full_batch_size=int(full.batch_size or 1),
         local_batch_size=int(local.batch_size or 1) if local else None,
         ratio=full_ms / local_ms if local_ms else None,
-        max_difference=difference,
+        max_difference=relative if relative is not None and np.isfinite(relative) else None,
+        engines_agree=found.agrees if found else None,
         peak_memory_bytes=_peak_memory(job.device),
         coverage=local.coverage.share if local else 0.0,
         runs_whole_from=stopped,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from kipoi_deepmr.config import Config
+from kipoi_deepmr.model import Selection
 from kipoi_deepmr.mutagenesis import FullEngine
 from kipoi_deepmr.pipeline.prepare import Job, describe_device, prepare
 from kipoi_deepmr.pipeline.shuffled import shuffled_job
@@ -22,7 +23,8 @@ class CheckReport:
     model, layout, device, engine : str
         The model, where its sequence sits, where it runs, and how.
     exposures, outcomes : dict
-        Per name the label and index of the model's output; for exposures also what became of its peaks.
+        Per name the label and index of the model's output, and how a profile becomes one number; for exposures also what
+        became of its peaks.
     sequences, positions, mutants : int
         Size of the job.
     control_sequences, control_mutants : int
@@ -101,6 +103,7 @@ def check(
         engine = job.engine(block, keep_draws=keep_draws)
         seconds, timed = engine.time(block, job.positions, _TIMED) if total else (0.0, 1)
         per_mutant = seconds / timed
+        tasks = _tasks(job.selection)
         reports = {report.exposure: report for report in job.windows.report}
         nothing = [] if total else ["nothing to mutate: no sequence has a known base in mutagenesis.positions"]
         return CheckReport(
@@ -109,17 +112,10 @@ def check(
             device=describe_device(job.device),
             engine=engine.name,
             exposures={
-                name: {
-                    "task": target.label,
-                    "index": target.index,
-                    "sequences": reports[name].selected,
-                    "peaks": reports[name].losses,
-                }
-                for name, target in job.selection.exposures.items()
+                name: {**task, "sequences": reports[name].selected, "peaks": reports[name].losses}
+                for name, task in tasks[: len(job.selection.exposures)]
             },
-            outcomes={
-                name: {"task": target.label, "index": target.index} for name, target in job.selection.outcomes.items()
-            },
+            outcomes=dict(tasks[len(job.selection.exposures) :]),
             sequences=len(job.windows),
             positions=len(job.positions),
             mutants=total,
@@ -129,12 +125,24 @@ def check(
             batch_size=int(engine.batch_size or 1),
             coverage=float(np.round(engine.coverage.share, 4)),
             runs_whole_from=list(engine.coverage.stopped_at),
-            dropout=[site.describe() for site in job.sites],
+            dropout=job.dropouts(),
             store_bytes=sum(template.nbytes for template in templates),
             milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),
             estimated_seconds=float(np.round(per_mutant * (total + control_mutants.sum()), 1)),
             notes=[*job.notes(), *nothing, *_draws_in_memory(job, engine)],
         )
+
+
+def _tasks(selection: Selection) -> list[tuple[str, dict[str, Any]]]:
+    """Return exposures, then outcomes: label and index of the model's output, and what becomes of a profile."""
+    names = (*selection.exposures, *selection.outcomes)
+    found = []
+    for name, target, reduction in zip(names, selection.targets, selection.reductions, strict=True):
+        entry: dict[str, Any] = {"task": target.label, "index": target.index}
+        if target.profile is not None and reduction is not None:
+            entry["profile"] = f"{reduction.describe()} of a {target.profile.describe()}"
+        found.append((name, entry))
+    return found
 
 
 def _draws_in_memory(job: Job, engine: FullEngine) -> list[str]:

@@ -1,17 +1,68 @@
 """Negative control: the estimates that come about when the exposure effects are permuted within each sequence."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from kipoi_deepmr import meta, terms
-from kipoi_deepmr.config import Config
+from kipoi_deepmr.config import Config, ControlsSection
+from kipoi_deepmr.cube import CONTROLS_GROUP
+from kipoi_deepmr.errors import ConfigError
 from kipoi_deepmr.pipeline.local import Progress, fit, unseen
 from kipoi_deepmr.pipeline.methods import needs_all, needs_draws
 from kipoi_deepmr.pipeline.summary import FloatArray, Summary, summaries
+
+_OF_SHUFFLES = ("shuffled_sequence", "shuffled_per_exposure", "seed")
+
+
+def settings_of_shuffles(section: ControlsSection) -> str:
+    """Return the settings that decide the shuffled sequences, as JSON for the attributes of their group."""
+    return section.model_dump_json(include=set(_OF_SHUFFLES))
+
+
+def made_controls(tree: xr.DataTree) -> dict[str, Any]:
+    """Return the settings with which the shuffled sequences of a store were made; that there are none where it has none."""
+    if CONTROLS_GROUP not in tree.children:
+        return {"shuffled_sequence": 0}
+    made: dict[str, Any] = json.loads(tree.children[CONTROLS_GROUP].attrs["settings"])
+    return made
+
+
+def check_controls(tree: xr.DataTree, section: ControlsSection) -> None:
+    """Check that settings ask for the shuffled sequences that a store holds.
+
+    Raises
+    ------
+    ConfigError
+        If they ask for others, which cannot be made without the model.
+    """
+    made = made_controls(tree)
+    for name in made:
+        if getattr(section, name) != made[name]:
+            raise ConfigError(
+                f"controls.{name}: {getattr(section, name)}: the shuffled sequences in the store were made with "
+                f"{', '.join(f'{key}: {value}' for key, value in made.items())}, and others need the model: leave it as it is, "
+                "or use run with another name"
+            )
+
+
+def as_made(tree: xr.DataTree, section: ControlsSection) -> ControlsSection:
+    """Return settings with the shuffled sequences that a store holds, though none are asked for any more.
+
+    Raises
+    ------
+    ConfigError
+        If the seed, which permutations take too, is not theirs.
+    """
+    made = made_controls(tree)
+    found = section.model_copy(update={name: value for name, value in made.items() if name != "seed"})
+    check_controls(tree, found)
+    return found
 
 
 def generator_of(seed: int, *words: str) -> np.random.Generator:

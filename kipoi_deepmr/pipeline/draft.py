@@ -1,6 +1,5 @@
 """A commented configuration for a model, to be edited."""
 
-import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +8,12 @@ import yaml
 from pydantic import BaseModel
 
 from kipoi_deepmr.config import Config, parse_config
-from kipoi_deepmr.errors import ConfigError, TaskError, suggestion
+from kipoi_deepmr.errors import ConfigError, SequenceError, TaskError, suggestion
 from kipoi_deepmr.model import LoadedModel, Target, Targets
+from kipoi_deepmr.sequences import Signature
 
 _ACCESSIBILITY = re.compile(r"dnase|atac|faire|accessib", re.IGNORECASE)
+_FILL_IN = "FILL_IN"
 _SECTIONS = ("sequences", "uncertainty", "effects", "mutagenesis", "mr", "meta", "controls")
 
 
@@ -104,7 +105,9 @@ def _first_exposure(targets: Targets, outcomes: Sequence[Target]) -> Target:
 
 
 def _first_outcome(targets: Targets) -> Target:
-    return next((target for target in targets if _ACCESSIBILITY.search(target.label)), targets[len(targets) - 1])
+    found = next((target for target in targets if _ACCESSIBILITY.search(target.label)), None)
+    # All tracks of a profile together hold the exposure that is one of them.
+    return found or next((target for target in reversed(targets) if not target.is_sum), targets[len(targets) - 1])
 
 
 def _entry(target: Target) -> dict[str, Any]:
@@ -123,17 +126,18 @@ def _matching(targets: Targets, pattern: str) -> list[Target]:
 
 
 def _dataloader(model: LoadedModel, suggested: dict[str, Any]) -> str:
-    signature = inspect.signature(model.dataloader).parameters
-    required = [
-        name
-        for name, parameter in signature.items()
-        if parameter.default is inspect.Parameter.empty
-        and name != "self"
-        and "interval" not in name
-        and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    ]
-    args = {name: "genome.fa" if "fasta" in name else "FILL_IN" for name in required}
-    merged = {**suggested, "args": {**args, **(suggested.get("args") or {})}}
+    signature, fasta = Signature(model.dataloader), model.known_fasta_args()
+    section: dict[str, Any] = {}
+    intervals = suggested.get("intervals_arg")
+    try:
+        intervals = signature.intervals_arg(intervals)
+    except SequenceError:
+        section["intervals_arg"] = _FILL_IN
+    names = [name for name in signature.names if name in fasta[:1] or signature.is_required(name)]
+    args = {name: "genome.fa" if "fasta" in name or name in fasta else _FILL_IN for name in names if name != intervals}
+    if not fasta and "fasta_arg" not in suggested:
+        section["fasta_arg"] = next((name for name in args if "fasta" in name), _FILL_IN)
+    merged = {**section, **suggested, "args": {**args, **(suggested.get("args") or {})}}
     return "# handed to the model's own Kipoi dataloader; the intervals come from `sequences`\n" + _yaml(
         {"dataloader": merged}
     )

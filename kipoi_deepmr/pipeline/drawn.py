@@ -14,7 +14,7 @@ from kipoi_deepmr import terms
 from kipoi_deepmr.config import Method, MRSection
 from kipoi_deepmr.cube import Drawn, explained
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.pipeline.methods import blank, estimate_from_draws, needs_draws
+from kipoi_deepmr.pipeline.methods import WITHOUT_DRAWS, blank, estimate_from_draws, needs_draws
 
 _VARIABLES = tuple(terms.FROM_DRAWS)
 
@@ -99,11 +99,11 @@ class DrawnEstimates:
     effects: xr.Dataset
     stored: xr.Dataset | None
 
-    def has(self, method: Method, section: MRSection) -> bool:
-        """Tell whether a method can be estimated in all directions: it needs no draws, or they or its estimates are there."""
+    def has(self, method: Method, section: MRSection, *, reverse: bool) -> bool:
+        """Tell whether a method can be estimated in a direction: it needs no draws, or they or its estimates are there."""
         if not needs_draws(method) or "exposure_draws" in self.effects:
             return True
-        return self._number(method, section, section.bidirectional) is not None
+        return self._number(method, section, reverse) is not None
 
     def of(
         self,
@@ -114,7 +114,7 @@ class DrawnEstimates:
         *,
         reverse: bool,
     ) -> Mapping[str, NDArray[Any]]:
-        """Return the estimates of a method, shape (outcome, sequence) each.
+        """Return the estimates of a method, shape (outcome, sequence) each; a status alone where the draws are missing.
 
         Parameters
         ----------
@@ -126,17 +126,13 @@ class DrawnEstimates:
             Indices.
         reverse
             Whether the effect is that of the outcomes on the exposure.
-
-        Raises
-        ------
-        StoreError
-            If the store has neither the draws nor these estimates.
         """
         if "exposure_draws" in self.effects:
             return self._made(method, section, exposure, sequences, reverse)
         number = self._number(method, section, reverse)
         if self.stored is None or number is None:
-            raise self._missing(method, section, reverse)
+            shape = (self.effects.sizes[terms.OUTCOME], len(sequences))
+            return {"status": np.full(shape, WITHOUT_DRAWS, dtype=np.int8)}
         one = {terms.DIRECTION: int(reverse), terms.EXPOSURE: exposure, terms.SEQUENCE: sequences, terms.METHOD: number}
         with explained(Path(self.effects.encoding["source"]), "read"):
             return {name: self.stored[name].isel(one).values for name in _VARIABLES}
@@ -168,12 +164,13 @@ class DrawnEstimates:
         same = (made.min_f, made.alpha) == (section.min_f, section.alpha) and made.bidirectional >= reverse
         return made.methods.index(method) if same and method in made.methods else None
 
-    def _missing(self, method: Method, section: MRSection, reverse: bool) -> StoreError:
+    def missing(self, method: Method, section: MRSection) -> StoreError:
+        """Return the error for a method that was asked for by name."""
         made = "no estimates from draws"
         if self.stored is not None:
             settings = json.loads(self.stored.attrs["settings"])
             made = "those of " + ", ".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())
-        wanted = f"min_f: {section.min_f:g}, alpha: {section.alpha:g}{', bidirectional: true' if reverse else ''}"
+        wanted = f"min_f: {section.min_f:g}, alpha: {section.alpha:g}"
         return StoreError(
             f"mr.methods: {method.name} needs the effects of every draw, which {self.effects.encoding['source']} does "
             f"not keep (it has {made}). Run the model again with {method.name} in mr.methods ({wanted}), or with "

@@ -1,12 +1,15 @@
 """From stored effects to local and global estimates; needs no model."""
 
+import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from tqdm.auto import tqdm
 
-from kipoi_deepmr.config import Config, ControlsSection
+from kipoi_deepmr.config import Config, ControlsSection, Method, MRSection
 from kipoi_deepmr.cube import (
     CONTROLS_GROUP,
     DRAWN_GROUP,
@@ -18,7 +21,7 @@ from kipoi_deepmr.cube import (
     write_estimates,
 )
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.pipeline.controls import with_permutations
+from kipoi_deepmr.pipeline.controls import as_made, with_permutations
 from kipoi_deepmr.pipeline.drawn import DrawnEstimates
 from kipoi_deepmr.pipeline.local import local_estimates
 from kipoi_deepmr.pipeline.methods import needs_draws, outvoted
@@ -29,9 +32,10 @@ logger = logging.getLogger(__name__)
 
 # Seconds before a bar appears.
 _PATIENCE = 2
+_SECTIONS = ("mr", "meta", "controls")
 
 
-def estimate_store(path: Path, config: Config, *, progress: bool = False) -> None:
+def estimate_store(path: Path, config: Config, *, named: bool = True, progress: bool = False) -> Config:
     """Estimate local and global effects from the completed sequences of a store and write them into it.
 
     Parameters
@@ -40,13 +44,23 @@ def estimate_store(path: Path, config: Config, *, progress: bool = False) -> Non
         The store.
     config
         Its sections `mr`, `meta` and `controls` say what is estimated.
+    named
+        Whether the methods are asked for by name: otherwise those whose draws are missing are left out with a warning.
     progress
         Whether to show a bar when it takes long.
 
+    Returns
+    -------
+    Config
+        The settings with the shuffled sequences that the store holds. The sections are in the attribute `settings` of
+        every group of estimates, too.
+
     Raises
     ------
+    ConfigError
+        If the seed of the controls is not that of the shuffled sequences.
     StoreError
-        If no sequence is completed, or the estimates cannot be written.
+        If no sequence is completed, a method that is asked for by name misses its draws, or the estimates cannot be written.
     """
     with open_results(path) as tree:
         effects = read_effects(path, tree)
@@ -61,32 +75,52 @@ def estimate_store(path: Path, config: Config, *, progress: bool = False) -> Non
                 "for example 10",
                 ", ".join(weak),
             )
-        groups = _both_directions(effects, _drawn(tree, effects), config, progress)
+        config = config.model_copy(update={"controls": as_made(tree, config.controls)})
+        drawn = _drawn(tree, effects)
+        reduced = config.model_copy(update={"mr": _without_missing(drawn, config.mr, named)})
+        groups = _both_directions(effects, drawn, reduced, progress, "")
         if CONTROLS_GROUP in tree.children:
             shuffled = read_effects(path, tree, f"{CONTROLS_GROUP}/{EFFECTS_GROUP}")
             if not shuffled["completed"].values.all():
                 logger.warning("some shuffled sequences are not completed: go on with run --resume")
-            plain = config.model_copy(update={"controls": ControlsSection()})
-            found = _both_directions(shuffled, _drawn(tree.children[CONTROLS_GROUP], shuffled), plain, progress)
+            plain = reduced.model_copy(update={"controls": ControlsSection()})
+            drawn = _drawn(tree.children[CONTROLS_GROUP], shuffled)
+            found = _both_directions(shuffled, drawn, plain, progress, " of shuffled sequences")
             groups |= {f"{CONTROLS_GROUP}/{name}": dataset for name, dataset in found.items()}
-    write_estimates(path, groups)
+    settings = config.model_dump_json(include=set(_SECTIONS))
+    write_estimates(path, {name: dataset.assign_attrs(settings=settings) for name, dataset in groups.items()})
+    return config
 
 
-def without_missing_draws(path: Path, tree: xr.DataTree, config: Config) -> Config:
-    """Return the settings without the methods whose draws a store does not have, with a warning that names them."""
-    drawn = _drawn(tree, read_effects(path, tree))
-    missing = [method for method in config.mr.methods if not drawn.has(method, config.mr)]
-    left = [method for method in config.mr.methods if method not in missing]
-    if not missing or not left:
-        return config
-    logger.warning(
-        "left out: %s, which need the effects of every draw; the store has neither these (effects: {keep_draws: true}) "
-        "nor estimates with min_f: %g and alpha: %g",
-        ", ".join(method.name for method in missing),
-        config.mr.min_f,
-        config.mr.alpha,
+def settings_of_estimates(tree: xr.DataTree) -> dict[str, Any]:
+    """Return the sections of the configuration with which the estimates in a store were made; empty without estimates."""
+    if LOCAL_GROUP not in tree.children:
+        return {}
+    settings: dict[str, Any] = json.loads(tree[LOCAL_GROUP].attrs.get("settings", "{}"))
+    return settings
+
+
+def _without_missing(drawn: DrawnEstimates, section: MRSection, named: bool) -> MRSection:
+    """Leave out methods whose draws a store does not have."""
+    missing = [method for method in section.methods if not drawn.has(method, section, reverse=False)]
+    if not missing:
+        return section
+    left = [method for method in section.methods if method not in missing]
+    if named or not left:
+        raise drawn.missing(missing[0], section)
+    logger.warning("left out: %s, which %s", _names(missing), _why(section))
+    return section.model_copy(update={"methods": left})
+
+
+def _names(methods: Iterable[Method]) -> str:
+    return ", ".join(method.name for method in methods)
+
+
+def _why(section: MRSection) -> str:
+    return (
+        "need the effects of every draw; the store has neither these (effects: {keep_draws: true}) nor estimates with "
+        f"min_f: {section.min_f:g} and alpha: {section.alpha:g}"
     )
-    return config.model_copy(update={"mr": config.mr.model_copy(update={"methods": left})})
 
 
 def _drawn(tree: xr.DataTree, effects: xr.Dataset) -> DrawnEstimates:
@@ -94,7 +128,7 @@ def _drawn(tree: xr.DataTree, effects: xr.Dataset) -> DrawnEstimates:
 
 
 def _both_directions(
-    effects: xr.Dataset, drawn: DrawnEstimates, config: Config, progress: bool
+    effects: xr.Dataset, drawn: DrawnEstimates, config: Config, progress: bool, what: str
 ) -> dict[str, xr.Dataset]:
     groups: dict[str, xr.Dataset] = {}
     directions = (("", False), (f"{REVERSE_GROUP}/", True))[: 1 + config.mr.bidirectional]
@@ -105,6 +139,10 @@ def _both_directions(
         total=total, desc="estimates", unit=" estimates", delay=_PATIENCE, mininterval=0.5, disable=not progress
     ) as bar:
         for folder, reverse in directions:
+            missing = [method for method in config.mr.methods if not drawn.has(method, config.mr, reverse=reverse)]
+            if missing:
+                towards = "the outcomes on the exposures" if reverse else "the exposures on the outcomes"
+                logger.warning("no effects of %s%s by %s, which %s", towards, what, _names(missing), _why(config.mr))
             local = local_estimates(effects, config.mr, drawn, reverse=reverse, progress=bar.update)
             scale = str(effects.attrs["scale"])
             overall = global_estimates(local, config.meta, config.mr.alpha, scale, reverse=reverse)

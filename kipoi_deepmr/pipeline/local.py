@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from kipoi_deepmr import mr, terms
 from kipoi_deepmr.config import MRSection
 from kipoi_deepmr.pipeline.drawn import DrawnEstimates
-from kipoi_deepmr.pipeline.methods import ABSENT, blank, estimate, measures_the_mean, needs_all, needs_draws
+from kipoi_deepmr.pipeline.methods import (
+    ABSENT,
+    WITHOUT_DRAWS,
+    blank,
+    estimate,
+    measures_the_mean,
+    needs_all,
+    needs_draws,
+)
 from kipoi_deepmr.pipeline.summary import Summary, summaries
 
 _ANY_NUMBER = 100
@@ -73,7 +81,10 @@ def local_estimates(
     )
     dataset.attrs.update(title="local effects: Mendelian randomization of each sequence", min_f=section.min_f)
     dataset[terms.METHOD].attrs["description"] = _describe_methods(section)
-    dataset["status"].attrs.update(flags(mr.Status, "not_bound_or_not_completed"))
+    absent = {ABSENT: "not_bound_or_not_completed"}
+    if any(map(needs_draws, section.methods)):
+        absent = {WITHOUT_DRAWS: "draws_not_in_store", **absent}
+    dataset["status"].attrs.update(flags(mr.Status, absent))
     for name in ("ci_low", "ci_high"):
         dataset[name].attrs["confidence_level"] = 1 - section.alpha
     return dataset
@@ -170,11 +181,9 @@ def to_dataset(
     return dataset
 
 
-def flags(status: Any, absent: str | None) -> dict[str, Any]:
-    """Return the CF attributes that say what a status means."""
-    named = [(int(member), member.name.lower()) for member in status]
-    if absent:
-        named.insert(0, (ABSENT, absent))
+def flags(status: Any, absent: Mapping[int, str]) -> dict[str, Any]:
+    """Return the CF attributes that say what a status means, those of `absent` first."""
+    named = [*absent.items(), *((int(member), member.name.lower()) for member in status)]
     return {"flag_values": [value for value, _ in named], "flag_meanings": " ".join(name for _, name in named)}
 
 

@@ -3,63 +3,37 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from kipoi_deepmr.config import Config
-from kipoi_deepmr.errors import ModelError, TaskError
+from kipoi_deepmr.errors import DropoutError, ModelError
 from kipoi_deepmr.model import (
     Disagreement,
     InputBatch,
+    Layout,
     LoadedModel,
-    Outputs,
     PredictFunction,
-    Selection,
     SequenceNetwork,
     check_agreement,
     find_layout,
     lent,
-    load_model,
+    other_inputs,
     sequence_dtype,
     to_batch,
     weights_digest,
 )
+from kipoi_deepmr.pipeline.sources import Source, errors_named
 from kipoi_deepmr.uncertainty import DropoutSite, explain_no_dropout, find_dropouts
 
 logger = logging.getLogger(__name__)
 
 _ROUGH = 20
-
-
-@dataclass(frozen=True)
-class Source:
-    """A Kipoi model, or a network inside one, that gives draws.
-
-    Attributes
-    ----------
-    name : str
-        What to call it.
-    model : LoadedModel
-        The model.
-    module : torch.nn.Module
-        Its network.
-    columns : tuple of int
-        Its outputs that are exposures and outcomes, in their order.
-    outputs : Outputs
-        How its output becomes (batch, tasks).
-    """
-
-    name: str
-    model: LoadedModel
-    module: nn.Module
-    columns: tuple[int, ...]
-    outputs: Outputs
 
 
 @dataclass(frozen=True)
@@ -73,7 +47,7 @@ class Member:
     network : SequenceNetwork
         The network; all members are called with the inputs of the model that the configuration names.
     columns : tuple of int
-        Its outputs that are exposures and outcomes, in their order.
+        Columns of the network's output that are exposures and outcomes, in their order.
     sites : tuple of DropoutSite
         The dropouts that run in it; empty for a member that is a draw as it is.
     digest : str
@@ -85,54 +59,6 @@ class Member:
     columns: tuple[int, ...]
     sites: tuple[DropoutSite, ...]
     digest: str
-
-
-def find_sources(config: Config, model: LoadedModel, selection: Selection) -> list[Source]:
-    """Return what gives the draws: the model itself, the networks inside it, or the models that the ensemble names.
-
-    Raises
-    ------
-    ModelError
-        If a member cannot be loaded, or the model has no members inside.
-    TaskError
-        If a member lacks a task.
-    """
-    columns, uncertainty = tuple(selection.columns), config.uncertainty
-    outputs = model.outputs(selection.reductions)
-    if uncertainty.method != "ensemble":
-        return [Source(model.name, model, model.module, columns, outputs)]
-    if uncertainty.members is None:
-        members = enumerate(model.members(), start=1)
-        return [Source(f"member {number}", model, module, columns, outputs) for number, module in members]
-    sources = []
-    for member in uncertainty.members:
-        source = member.source or config.model.source
-        same = (member.name, source) == (config.model.name, config.model.source)
-        loaded = model if same else load_model(member.name, source, config.directory)
-        own = _columns(member.name, loaded, selection)
-        reductions = {
-            column: selection.reductions[index]
-            for column, index in zip(own, columns, strict=True)
-            if index in selection.reductions
-        }
-        sources.append(Source(member.name, loaded, loaded.module, own, loaded.outputs(reductions)))
-    return sources
-
-
-def _columns(name: str, model: LoadedModel, selection: Selection) -> tuple[int, ...]:
-    targets = model.targets()
-    places = {(target.label, target.occurrence, target.profile): target.index for target in targets}
-    for side, named in (("exposures", selection.exposures), ("outcomes", selection.outcomes)):
-        for key, target in named.items():
-            if (target.label, target.occurrence, target.profile) not in places:
-                shown = ", ".join(one.name for one in targets[:6])
-                raise TaskError(
-                    f"uncertainty.members: {name} has no output '{target.name}' ({side}.{key}); it has {len(targets)} "
-                    f"({shown}{', ...' if len(targets) > 6 else ''}). The members of an ensemble predict the same tasks: "
-                    "leave it out, or correct the labels in its model.yaml"
-                )
-    chosen = (*selection.exposures.values(), *selection.outcomes.values())
-    return tuple(places[target.label, target.occurrence, target.profile] for target in chosen)
 
 
 @contextmanager
@@ -179,58 +105,129 @@ def lent_members(
     DropoutError
         If draws are asked for and a network has no dropout.
     """
-    inputs = read(main)
-    layout = find_layout(inputs, codes, wanted)
-    dtype = sequence_dtype(sources[0].module, layout)
-    batch, other_keys = to_batch(inputs, layout, device, dtype)
+    # Kipoi may have put a network on the GPU, where its predict_on_batch sends the inputs: all are asked before any moves.
+    given = _read(main, read, codes, wanted)
+    readings: dict[int, _Reading] = {id(main): given}
+    for source in sources:
+        with _errors_of(source, main):
+            if id(source.model) not in readings:
+                readings[id(source.model)] = _read(source.model, read, codes, wanted)
+            _check_same_inputs(source, readings[id(source.model)], main, given)
+            readings[id(source.model)].predict(source)
+    dtype = sequence_dtype(sources[0].module, given.layout)
+    batch, keys = to_batch(given.inputs, given.layout, device, dtype)
     with ExitStack() as stack:
         networks: list[SequenceNetwork] = []
-        expected: dict[int, NDArray[np.float64]] = {}
         for source in sources:
             stack.enter_context(lent(source.module, device))
-            own = inputs if source.model is main else read(source.model)
-            own_layout = layout if source.model is main else find_layout(own, codes, wanted)
-            _, own_keys = to_batch(own, own_layout, device, dtype)
-            if own_keys != other_keys:
-                raise ModelError(
-                    f"uncertainty.members: besides the sequence {source.name} takes {_listed(own_keys)}, {main.name} "
-                    f"{_listed(other_keys)}: the members are called with the inputs of {main.name}, leave {source.name} out"
-                )
-            module = source.model.function(source.module) if own_layout.text else source.module
-            given = (own_layout, own_keys, isinstance(own, dict), layout, source.outputs)
-            networks.append(SequenceNetwork(module, *given).eval())
-            expected.setdefault(id(source.model), source.model.predict(own, source.outputs))
+            with _errors_of(source, main):
+                networks.append(_network(source, readings[id(source.model)], given.layout, keys))
         for model in {id(source.model): source.model for source in sources}.values():
             numbers = [number for number, source in enumerate(sources) if source.model is model]
-            predicted = expected[id(model)]
-            if len(predicted[0]) != len(model.targets()):
-                raise _other_outputs(model, predicted.shape[1])
-            for number, network in zip(
-                numbers, _agreeing(model, [networks[n] for n in numbers], batch, predicted), strict=True
-            ):
+            with _errors_of(sources[numbers[0]], main):
+                agreeing = _agreeing(sources[numbers[0]], [networks[n] for n in numbers], batch, readings[id(model)])
+            for number, network in zip(numbers, agreeing, strict=True):
                 networks[number] = network
-        members = tuple(
-            Member(source.name, network, source.columns, _sites(network, batch) if draws > 1 else (), digest)
-            for source, network in zip(sources, networks, strict=True)
-            for digest in [weights_digest(source.module)]
+        members = []
+        for source, network in zip(sources, networks, strict=True):
+            sites = _sites(source, network, batch, len(sources) > 1) if draws > 1 else ()
+            members.append(Member(source.name, network, source.columns, sites, weights_digest(network.module)))
+        yield tuple(members), dtype
+
+
+class _Reading:
+    """What a model reads of some windows, and what it predicts of them."""
+
+    def __init__(self, model: LoadedModel, inputs: Any, layout: Layout) -> None:
+        self.model, self.inputs, self.layout = model, inputs, layout
+        self.predicted: NDArray[np.float64] | None = None
+
+    def predict(self, source: Source) -> NDArray[np.float64]:
+        """Return the predictions, made once.
+
+        Raises
+        ------
+        ModelError
+            If the model has other outputs than its schema describes.
+        """
+        if self.predicted is None:
+            self.predicted = self.again(source)
+            if self.predicted.shape[1] != source.outputs.width:
+                raise _other_outputs(self.model, self.predicted.shape[1])
+        return self.predicted
+
+    def again(self, source: Source) -> NDArray[np.float64]:
+        """Return the predictions, made anew."""
+        return self.model.predict(self.inputs, source.outputs)
+
+    @property
+    def others(self) -> list[Any]:
+        """Names of the inputs beside the sequence."""
+        return other_inputs(self.inputs, self.layout)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the sequence is text, which no network reads."""
+        return any(layout.text for layout in (self.layout, *self.layout.twins))
+
+
+def _read(
+    model: LoadedModel, read: Callable[[LoadedModel], Any], codes: NDArray[np.int8], wanted: str | int | None
+) -> _Reading:
+    inputs = read(model)
+    return _Reading(model, inputs, find_layout(inputs, codes, wanted))
+
+
+def _errors_of(source: Source, main: LoadedModel) -> AbstractContextManager[None]:
+    return nullcontext() if source.model is main else errors_named(source.name)
+
+
+def _check_same_inputs(source: Source, reading: _Reading, main: LoadedModel, given: _Reading) -> None:
+    own, shared = reading.others, given.others
+    if own != shared:
+        raise ModelError(
+            f"besides the sequence {source.name} takes {_listed(own)}, {main.name} {_listed(shared)}: the members are called "
+            f"with the inputs of {main.name}, leave {source.name} out"
         )
-        yield members, dtype
+
+
+def _network(source: Source, reading: _Reading, given: Layout, keys: Sequence[Any]) -> SequenceNetwork:
+    module = source.model.function(source.module) if reading.has_text else source.module
+    as_dict = isinstance(reading.inputs, dict)
+    return SequenceNetwork(module, reading.layout, tuple(keys), as_dict, given, source.outputs).eval()
 
 
 def _agreeing(
-    model: LoadedModel, networks: list[SequenceNetwork], batch: InputBatch, expected: NDArray[np.float64]
+    source: Source, networks: list[SequenceNetwork], batch: InputBatch, reading: _Reading
 ) -> list[SequenceNetwork]:
     """Return networks that predict what their model predicts, the model's `predict_on_batch` where its network does not."""
+    expected = reading.predict(source)
     try:
         check_agreement(networks[0], batch, expected, networks[1:])
     except Disagreement as error:
-        if len(networks) > 1 or isinstance(networks[0].module, PredictFunction):
+        if len(networks) > 1:
             raise
-        asked = networks[0].with_module(model.function(networks[0].module)).eval()
-        check_agreement(asked, batch, expected)
+        if isinstance(networks[0].module, PredictFunction):
+            raise _explained(error, expected, reading.again(source)) from error
+        asked = networks[0].with_module(source.model.function(networks[0].module)).eval()
+        try:
+            check_agreement(asked, batch, expected)
+        except Disagreement as second:
+            raise _explained(second, expected, reading.again(source)) from error
         logger.warning("%s: every mutant goes through predict_on_batch, which the local engine cannot follow", error)
         return [asked]
     return networks
+
+
+def _explained(error: Disagreement, expected: NDArray[np.float64], again: NDArray[np.float64]) -> ModelError:
+    if not np.allclose(expected, again, rtol=1e-4, atol=1e-4):
+        return ModelError(
+            "the model's predict_on_batch gives other values, asked for the same sequences again: chance is at work in it"
+        )
+    return ModelError(
+        f"{error}. Asked with the dataloader's own inputs it gives the same values each time: it reads something in them that "
+        "is neither the sequence nor a number or text beside it, such as the type of an array"
+    )
 
 
 def _other_outputs(model: LoadedModel, outputs: int) -> ModelError:
@@ -240,8 +237,13 @@ def _other_outputs(model: LoadedModel, outputs: int) -> ModelError:
     )
 
 
-def _sites(network: SequenceNetwork, batch: InputBatch) -> tuple[DropoutSite, ...]:
+def _sites(source: Source, network: SequenceNetwork, batch: InputBatch, several: bool) -> tuple[DropoutSite, ...]:
     sites = find_dropouts(network, batch.sequence[:1], [other[:1] for other in batch.others])
+    if not sites and several:
+        raise DropoutError(
+            f"uncertainty.draws asks for thinned networks of each member, but no dropout runs in {source.name}: leave it out, "
+            "or write draws: 1, which takes each member as it is"
+        )
     if not sites:
         raise explain_no_dropout(network.module)
     return sites

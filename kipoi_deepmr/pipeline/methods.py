@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.config import Method
+from kipoi_deepmr.config import Config, Method, MRSection
 from kipoi_deepmr.errors import ConfigError
 from kipoi_deepmr.pipeline.summary import Summary
 
+# Numbers on which methods are tried, and how often they may draw there.
+_TRIED_DRAWS, _TRIED_VARIANTS = 12, 12
+_TRIED = {"n_boot": 10, "n_perturb": 2}
 STORED = "stored"
 POSITION = "position"
 ABSENT = -1
+WITHOUT_DRAWS = -2
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,73 @@ def needs_all(method: Method) -> bool:
     return ESTIMATORS[method.estimator].joint
 
 
+def check_methods(section: MRSection) -> None:
+    """Try every method on a few made-up numbers, so that options that it refuses are known before any long work.
+
+    Parameters
+    ----------
+    section
+        The methods with their options.
+
+    Raises
+    ------
+    ConfigError
+        If a method cannot be called with its options.
+    """
+    random = np.random.default_rng(0)
+    cause = random.normal(1.0, 0.1, (1, _TRIED_DRAWS, _TRIED_VARIANTS)) * np.linspace(0.5, 2, _TRIED_VARIANTS)
+    effect = 0.5 * cause + random.normal(0, 0.1, cause.shape)
+    for method in section.methods:
+        few = {name: min(int(method.options[name]), most) for name, most in _TRIED.items() if name in method.options}
+        tried = method.model_copy(update={"options": {**method.options, **few}})
+        if needs_draws(method):
+            estimate_from_draws(tried, cause, effect, min_f=section.min_f, alpha=section.alpha)
+            continue
+        estimator = ESTIMATORS[method.estimator]
+        options = {**estimator.options, **tried.options}
+        stored = {"psi": 0.0, "draws": _TRIED_DRAWS, "sample_size": _TRIED_DRAWS * _TRIED_VARIANTS}
+        options |= {name: value for name, value in stored.items() if options.get(name) == STORED}
+        if options.get("groups") == POSITION:
+            options["groups"] = np.arange(_TRIED_VARIANTS) // 3
+        bx, by = cause.mean(1), effect.mean(1)
+        bxse, byse = np.full(bx.shape, 0.1), np.full(by.shape, 0.1)
+        if estimator.joint:
+            bx, bxse = np.stack([bx, bx[:, ::-1]], 1), np.stack([bxse, bxse], 1)
+        _call(tried, bx, bxse, by, byse, alpha=section.alpha, **options)
+
+
+def check_draws(config: Config, members: int) -> None:
+    """Check that draws are independent where the error of their mean is asked for.
+
+    The thinned networks of one member of an ensemble have its weights in common: they tell how far draws spread
+    (posterior standard errors), not how well their mean is known.
+
+    Parameters
+    ----------
+    config
+        The settings.
+    members
+        Number of networks of the ensemble.
+
+    Raises
+    ------
+    ConfigError
+        If a member has several draws, and the standard error or a method is that of the mean over draws.
+    """
+    draws = config.uncertainty.draws
+    if members < 2 or draws < 2:
+        return
+    asked = [f"mr.methods: {method.name}" for method in config.mr.methods if measures_the_mean(method)]
+    if config.effects.standard_error == "monte_carlo":
+        asked.insert(0, "effects.standard_error: monte_carlo")
+    if asked:
+        raise ConfigError(
+            f"{', '.join(asked)}: the error of the mean over draws needs draws that are independent, which the {draws} thinned "
+            f"networks of each of the {members} members are not. Use uncertainty.draws: 1 (a draw is then a member), or "
+            "posterior standard errors with methods that take the errors as stored"
+        )
+
+
 def estimate(method: Method, summary: Summary, alpha: float) -> Any:
     """Estimate with a method that takes effects and their errors.
 
@@ -215,5 +286,5 @@ def estimate_from_draws(
 def _call(method: Method, *arrays: NDArray[Any], **options: Any) -> Any:
     try:
         return getattr(mr, ESTIMATORS[method.estimator].function)(*arrays, **options)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, OverflowError, MemoryError) as error:
         raise ConfigError(f"mr.methods: {method.name}: {error}") from error

@@ -49,7 +49,7 @@ def global_estimates(
     )
     dataset = dataset.assign_coords({name: local[name] for name in terms.METHOD_COORDS})
     dataset[terms.METHOD].attrs["description"] = local[terms.METHOD].attrs["description"]
-    dataset["status"].attrs.update(flags(meta.MetaStatus, None))
+    dataset["status"].attrs.update(flags(meta.MetaStatus, {}))
     for name in ("ci_low", "ci_high", "tau2_low", "tau2_high", "prediction_low", "prediction_high"):
         dataset[name].attrs["confidence_level"] = 1 - alpha
     return dataset

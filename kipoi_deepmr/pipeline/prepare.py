@@ -1,10 +1,11 @@
 """Everything of a run that comes before the first mutant: model, tasks, windows, layout, draws, template."""
 
+import hashlib
 import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,18 @@ from kipoi_deepmr.model import (
     LoadedModel,
     Selection,
     SequenceNetwork,
+    float_dtype,
     load_model,
     select,
     to_batch,
 )
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
 from kipoi_deepmr.pipeline.drawn import during_the_run
-from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, find_sources, lent_members
+from kipoi_deepmr.pipeline.members import Member, cautions, digest_of, lent_members
+from kipoi_deepmr.pipeline.methods import check_draws, check_methods
+from kipoi_deepmr.pipeline.sources import find_sources, read_out
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
-from kipoi_deepmr.uncertainty import DropoutSite, MCDropout
+from kipoi_deepmr.uncertainty import MCDropout
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +89,11 @@ class Job:
         """The network, or the first of an ensemble."""
         return self.members[0].network
 
-    @property
-    def sites(self) -> tuple[DropoutSite, ...]:
-        """The dropouts that run in it."""
-        return self.members[0].sites
+    def dropouts(self) -> list[str]:
+        """Return the dropouts that run in the network, or in those of an ensemble."""
+        if len(self.members) == 1:
+            return [site.describe() for site in self.members[0].sites]
+        return [f"{member.name}: {site.describe()}" for member in self.members for site in member.sites]
 
     @property
     def draws(self) -> int:
@@ -139,7 +144,7 @@ class Job:
             member.sites,
             seed=uncertainty.seed,
             device=self.device,
-            dtype=self.dtype,
+            dtype=float_dtype(member.network) or self.dtype,
             shared=uncertainty.shared_draws,
             first=number * uncertainty.draws,
         )
@@ -193,6 +198,7 @@ class Job:
             "config": config.canonical(),
             "config_sha256": config.sha256(),
             "fasta": str(self.genome.path),
+            "windows_sha256": _digest(self.codes([index]) for index in range(len(self.windows))),
             "weights_sha256": digest_of(self.members),
             "versions": json.dumps(
                 {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -201,7 +207,7 @@ class Job:
             "draw_seed": config.uncertainty.seed,
             "draws": self.draws,
             "members": [member.name for member in self.members],
-            "dropout": [site.describe() for site in self.sites],
+            "dropout": self.dropouts(),
             "layout": self.network.layout.describe(),
             "device": describe_device(self.device),
             "scale": config.effects.scale,
@@ -241,11 +247,14 @@ def prepare(
     DeepMRError
         If the configuration, the model, the tasks, the sequences or the dropouts are not usable, each with the reason.
     """
+    check_methods(config.mr)
     place = find_device(device)
     if config.mutagenesis.precision == "tf32" and place.type != "cuda":
         raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: at least 1 mutant has to be in a batch")
+    if num_workers < 0:
+        raise ConfigError(f"{num_workers} workers: 0 loads sequences in this process, more start others")
     model = load_model(config.model.name, config.model.source, config.directory)
     selection = select(model.targets(), config)
     sources = find_sources(config, model, selection)
@@ -271,6 +280,7 @@ def prepare(
             draws=draws,
             wanted=config.dataloader.sequence_input,
         ) as (members, dtype):
+            check_draws(config, len(members))
             yield Job(config, model, selection, windows, inputs, genome, members, positions, place, dtype, batch_size)
 
 
@@ -286,7 +296,7 @@ def find_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise ConfigError(f"device '{name}' is not there (available: {', '.join(['cpu', *gpus])})") from error
@@ -310,12 +320,11 @@ def _windows(
 ) -> Windows:
     section = config.sequences
     peaks = selection.peaks or dict.fromkeys(selection.exposures, str(section.intervals))
-    exposures = [target.index for target in selection.exposures.values()]
-    outputs = model.outputs(selection.reductions)
+    outputs, columns = read_out(model, selection.indices, selection)
 
     def predict(candidates: Windows) -> NDArray[np.float64]:
         loader = WindowInputs(model.dataloader, args, candidates, intervals_arg=config.dataloader.intervals_arg)
-        return model.predict(loader.load(range(len(candidates))), outputs)[:, exposures].T
+        return model.predict(loader.load(range(len(candidates))), outputs)[:, columns[: len(selection.exposures)]].T
 
     return select_windows(
         {name: config.resolve(path) for name, path in peaks.items()},
@@ -349,6 +358,13 @@ def _codes(genome: Genome, windows: Windows, indices: Sequence[int]) -> NDArray[
             for c, s, e, d in zip(*(a[list(indices)] for a in where), strict=True)
         ]
     )
+
+
+def _digest(arrays: Iterable[NDArray[np.int8]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _text(words: Any) -> NDArray[Any]:

@@ -11,11 +11,22 @@ import numpy as np
 import xarray as xr
 
 from kipoi_deepmr.config import Config, parse_config
-from kipoi_deepmr.cube import CONTROLS_GROUP, Cube, Template, check_replaceable, is_store, open_results
+from kipoi_deepmr.cube import (
+    CONTROLS_GROUP,
+    Cube,
+    Template,
+    check_replaceable,
+    explained,
+    is_store,
+    locked,
+    open_results,
+)
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.pipeline.compute import now, write_effects
+from kipoi_deepmr.pipeline.controls import as_made, check_controls, made_controls
 from kipoi_deepmr.pipeline.drawn import covers
-from kipoi_deepmr.pipeline.estimate import estimate_store, without_missing_draws
+from kipoi_deepmr.pipeline.estimate import estimate_store, settings_of_estimates
+from kipoi_deepmr.pipeline.methods import check_draws, check_methods
 from kipoi_deepmr.pipeline.prepare import Job, prepare
 from kipoi_deepmr.pipeline.shuffled import shuffled_job
 
@@ -69,20 +80,23 @@ def run(
         With the reason, before any long work where possible. Sequences that are completed stay in the store.
     """
     path = Path(output).expanduser().resolve()
-    _check_output(path, resume=resume, overwrite=overwrite)
-    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
-        for note in job.notes():
-            logger.warning("%s", note)
-        template = job.template()
-        if resume and path.exists():
-            cube = _continue(path, template, config)
-        else:
-            cube = Cube.create(path, template, overwrite=overwrite)
-            cube.note(now("effects started"))
-        write_effects(job, cube, progress=progress)
-        _write_controls(job, path, progress=progress)
-    cube.note(now("effects completed"), config=config.canonical(), config_sha256=config.sha256())
-    estimate_store(path, config, progress=progress)
+    with explained(path, "created"):
+        _check_output(path, resume=resume, overwrite=overwrite)
+    with locked(path, "run"):
+        with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+            for note in job.notes():
+                logger.warning("%s", note)
+            template = job.template()
+            if resume and path.exists():
+                cube = _continue(path, template, config)
+            else:
+                cube = Cube.create(path, template, overwrite=overwrite)
+                cube.note(now("effects started"))
+            write_effects(job, cube, progress=progress)
+            _write_controls(job, path, progress=progress)
+        cube.note(now("effects completed"))
+        config = estimate_store(path, config, progress=progress)
+        cube.note(now("estimated"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
 
 
@@ -118,17 +132,25 @@ def re_estimate(
         If there is no such store, or it has no completed sequence, or cannot be written.
     """
     path = Path(store).expanduser().resolve()
-    with open_results(path) as tree:
-        settings = json.loads(tree.attrs["config"])
-    for section, changes in (("mr", mr), ("meta", meta), ("controls", controls)):
-        settings[section] = {**settings.get(section, {}), **(changes or {})}
-    config = parse_config(settings, path.parent, "the request")
-    if "methods" not in (mr or {}):
+    with open_results(path), locked(path, "mr"):
         with open_results(path) as tree:
-            config = without_missing_draws(path, tree, config)
-    estimate_store(path, config, progress=progress)
-    Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
+            config = _changed_settings(tree, path, {"mr": mr, "meta": meta, "controls": controls})
+            check_methods(config.mr)
+            check_draws(config, len(tree.attrs.get("members", ())))
+        config = estimate_store(path, config, named="methods" in (mr or {}), progress=progress)
+        Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
+
+
+def _changed_settings(tree: xr.DataTree, path: Path, changes: Mapping[str, Mapping[str, Any] | None]) -> Config:
+    """Return the settings of the estimates in a store with what is asked for."""
+    settings = json.loads(tree.attrs["config"]) | settings_of_estimates(tree)
+    settings["controls"] = {**settings["controls"], **made_controls(tree)}
+    for section, asked in changes.items():
+        settings[section] = {**settings.get(section, {}), **(asked or {})}
+    config = parse_config(settings, path.parent, "the request")
+    check_controls(tree, config.controls)
+    return config
 
 
 def _write_controls(job: Job, path: Path, *, progress: bool) -> None:
@@ -164,6 +186,7 @@ def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _continue(path: Path, template: Template, config: Config) -> Cube:
     cube = Cube(path)
+    cube.clear_unfinished()
     stored = cube.attrs
     before = parse_config(json.loads(stored["config"]), config.directory, f"the configuration in {path}")
     changed = _changed(json.loads(before.canonical()), json.loads(config.canonical()))
@@ -176,7 +199,15 @@ def _continue(path: Path, template: Template, config: Config) -> Cube:
         if stored.get(key) != template.attrs[key]:
             raise StoreError(f"{path} was made with other {what} of the model: use --overwrite or another name")
     _check_same_data(cube, template, "the peaks or the FASTA file have changed")
+    if stored.get("windows_sha256") != template.attrs["windows_sha256"]:
+        raise StoreError(
+            f"{path} was made from other bases around the mutated positions: the FASTA file has changed; use --overwrite "
+            "or another name"
+        )
     _check_drawn(cube, template)
+    if not config.controls.shuffled_sequence:
+        with open_results(path) as tree:
+            as_made(tree, config.controls)
     cube.note(now("effects resumed"))
     return cube
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr.cube import Template
 from kipoi_deepmr.mutagenesis import Block
-from kipoi_deepmr.pipeline.controls import generator_of
+from kipoi_deepmr.pipeline.controls import generator_of, settings_of_shuffles
 from kipoi_deepmr.pipeline.prepare import Job
 from kipoi_deepmr.sequences import dinucleotide_shuffle
 
@@ -54,7 +54,9 @@ class ShuffledJob(Job):
     def template(self) -> Template:
         """Return coordinates and attributes of the group of controls."""
         title = "effects of mutations in dinucleotide shuffles of the sequences"
-        return replace(super().template(), attrs={"title": title})
+        return replace(
+            super().template(), attrs={"title": title, "settings": settings_of_shuffles(self.config.controls)}
+        )
 
     def _orders(self, indices: Sequence[int]) -> NDArray[np.int64]:
         names, seed = self.names(), self.config.controls.seed

@@ -1,38 +1,46 @@
-"""What all figures share: where they are drawn, colours, names, numbers and the part of an axis that is shown."""
+"""What all figures share: where they are drawn, colours, heads, numbers and the part of an axis that is shown."""
 
+import functools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
-from kipoi_deepmr.tables.terminal import cut
-
+P = ParamSpec("P")
 FloatArray = npt.NDArray[np.float64]
 
 # Okabe and Ito (2008): told apart with every common form of colour blindness, and by lightness in print.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-INK, GREY, PALE = "#333333", "#7A7A7A", "#E4E4E4"
+INK, GREY, PALE = "#333333", "#6B6B6B", "#E4E4E4"
 BASES = {"A": GREEN, "C": BLUE, "G": ORANGE, "T": VERMILLION}
 
 WIDTH = 4.7
 # In points: labels of an axis of numbers, what lies between labels of rows and axes, and a handle of a legend.
 _LABELS, _GAP, _HANDLE = 64, 14, 28
-_LONG_LABELS = 90
-_ONE_LINE = 26
-_SHORT_NAME = 14
 _LINES = ("-", "--", "-.", ":")
 _METHOD_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 _SPELLED = {"ivw": "IVW", "egger": "MR-Egger", "raps": "MR-RAPS", "lasso": "MR-Lasso", "cml": "cML"}
-_SCALES = {"identity": "model output", "logit": "log odds", "log": "log"}
+
+
+def figure_of_a_store(draw: Callable[P, Axes]) -> Callable[P, Axes]:
+    """Make a function that draws take the names in a store as they are: a ``$`` in them begins no formula."""
+
+    @functools.wraps(draw)
+    def plain_text(*args: P.args, **kwargs: P.kwargs) -> Axes:
+        with matplotlib.rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return plain_text
 
 
 def axes_for(ax: Axes | Figure | None, height: float, width: float = WIDTH) -> Axes:
@@ -103,7 +111,7 @@ def heading(
     lines = [line for part in note.split("\n") for line in textwrap.wrap(part, max(20, int(room / (0.56 * letter))))]
     bold = 0.68 * FontProperties(size="medium").get_size_in_points()
     ax.set_title(
-        textwrap.fill(text, max(16, int(room / bold))),
+        textwrap.fill(text, max(16, int(room / bold)), break_on_hyphens=False),
         loc="left",
         fontsize="medium",
         fontweight="bold",
@@ -152,20 +160,6 @@ def few_ticks(ax: Axes, number: int = 5) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(number))
 
 
-def fall_label(results: xr.DataTree, task: str) -> str:
-    """Return the label of an axis of minus the mean effect of the mutations of a position."""
-    return f"fall of {cut(task, 16)}\nwhen mutated\n({_SCALES[str(results.attrs['scale'])]})"
-
-
-def genome_axis(ax: Axes, chrom: str, strand: str) -> None:
-    """Label a horizontal axis of positions on a contig, counted from 1."""
-    ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.tick_params(axis="x", labelsize="small")
-    reads = ", window read on the − strand" if strand == "-" else ""  # noqa: RUF001
-    ax.set_xlabel(f"position on {cut(chrom, 16)}{reads}")
-
-
 def style_of(method: str, methods: list[str]) -> tuple[str, str]:
     """Return colour and line of an estimator among those that are drawn."""
     index = methods.index(method)
@@ -175,28 +169,6 @@ def style_of(method: str, methods: list[str]) -> tuple[str, str]:
 def method_name(method: str) -> str:
     """Return the name of an estimator as papers write it."""
     return " ".join(_SPELLED.get(word, word) for word in method.split("_"))
-
-
-def ratio_label(results: xr.DataTree, exposure: str, outcome: str, labels: Iterable[str] = ()) -> str:
-    """Return the label of an axis of causal effects, in short lines where long labels of rows make the axis short."""
-    narrow = text_width(labels, "medium") > _LONG_LABELS
-    width = 16 if narrow else 22
-    of = (
-        f"effect of {cut(exposure, width)}\non {cut(outcome, width)}"
-        if exposure
-        else f"effect on {cut(outcome, width)}"
-    )
-    unit = f"(outcome per exposure,\n{results.attrs['scale']} scale)"
-    if not narrow:
-        unit = unit.replace("\n", " ")
-        of = of if len(exposure) + len(outcome) > _ONE_LINE else of.replace("\n", " ")
-    return f"{of}\n{unit}"
-
-
-def effect_label(results: xr.DataTree, task: str, of: str = "effect") -> str:
-    """Return the label of an axis of effects of mutations, or of their size."""
-    gap = " " if len(task) <= _SHORT_NAME else "\n"
-    return f"{of} on {cut(task, 22)}{gap}({_SCALES[str(results.attrs['scale'])]})"
 
 
 def decimals(widths: npt.ArrayLike) -> int:

@@ -50,17 +50,50 @@ def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
     return wanted
 
 
-def lines_of(results: xr.DataTree, method: str | None) -> list[str]:
+def exposures_of(results: xr.DataTree, wanted: str | Sequence[str] | None) -> list[str]:
+    """Return the exposures that were asked for; None takes all.
+
+    Raises
+    ------
+    SelectionError
+        If the store lacks one, or none is named.
+    """
+    if wanted is None:
+        return names(results, terms.EXPOSURE)
+    some = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not some:
+        raise SelectionError("the list of exposures is empty: name some, or leave it out to draw all")
+    return [one_of(results, terms.EXPOSURE, name) for name in some]
+
+
+def lines_of(results: xr.DataTree, method: str | None, without: tuple[str, ...]) -> tuple[list[str], str]:
     """Return the estimators whose lines a figure of one sequence draws: one, or as many as can be told apart.
 
-    Multivariable estimators have no line in the plane of one exposure and the outcome.
+    Parameters
+    ----------
+    results
+        An open store.
+    method
+        The one that was asked for. None takes all that have a line, or six of them.
+    without
+        What the names of estimators begin with that have no line in the figure.
+
+    Returns
+    -------
+    list of str
+        The estimators.
+    str
+        What is not drawn, in words, to be added to a note; empty where nothing is left out.
     """
+    known = names(results, terms.METHOD) if method is None else [one_of(results, terms.METHOD, method)]
+    total = len(known)
+    known = [name for name in known if not name.startswith(without)]
     if method is not None:
-        return [one_of(results, terms.METHOD, method)]
-    known = [name for name in names(results, terms.METHOD) if not name.startswith("multivariable")]
+        return known, "" if known else "; the estimator has no line here"
     first = [name for name in _FIRST_LINES if name in known]
     chosen = [*first, *(name for name in known if name not in first)][:_LINES]
-    return [name for name in known if name in chosen]
+    drawn = [name for name in known if name in chosen]
+    return drawn, f"; {len(drawn)} of {total} estimators" if len(drawn) < total else ""
 
 
 def local_effects(results: xr.DataTree, exposure: str, outcome: str, method: str) -> xr.Dataset:

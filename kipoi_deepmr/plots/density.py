@@ -19,23 +19,26 @@ from kipoi_deepmr.plots.canvas import (
     FloatArray,
     axes_for,
     few_ticks,
+    figure_of_a_store,
     heading,
     method_name,
     plain,
-    ratio_label,
     spaced,
     span,
 )
-from kipoi_deepmr.plots.choice import names, one_of
-from kipoi_deepmr.tables.terminal import cut
+from kipoi_deepmr.plots.choice import exposures_of, one_of
+from kipoi_deepmr.plots.labels import apart, ratio_label, short
 from kipoi_deepmr.tables.tidy import group
 
 _ROW = 0.34
 _SMOOTHED_FROM = 5
 _GRID = 200
+# In bandwidths: there a density has fallen to a hundredth.
+_TAIL = 3.0
 _RASTERIZED_FROM = 200
 
 
+@figure_of_a_store
 def density(
     results: xr.DataTree,
     exposure: str | Sequence[str] | None = None,
@@ -48,7 +51,8 @@ def density(
     """Draw the local effects of each exposure: a tick for each sequence, a density, the median and the global effect.
 
     Densities are Gaussian kernel estimates (bandwidth by Silverman's rule), each scaled to the same height; fewer than
-    five sequences have ticks alone. That of all is the mixture of those of the exposures.
+    five sequences have ticks alone. That of all is the mixture of those of the exposures, or where one has none the
+    estimate from all their values.
 
     Parameters
     ----------
@@ -77,29 +81,30 @@ def density(
         If the store has no estimates.
     """
     outcome, method = one_of(results, terms.OUTCOME, outcome), one_of(results, terms.METHOD, method)
-    wanted = names(results, terms.EXPOSURE) if exposure is None else np.atleast_1d(exposure).tolist()
-    where = {
-        terms.EXPOSURE: [one_of(results, terms.EXPOSURE, name) for name in wanted],
-        terms.OUTCOME: outcome,
-        terms.METHOD: method,
-    }
+    wanted = exposures_of(results, exposure)
+    where = {terms.EXPOSURE: wanted, terms.OUTCOME: outcome, terms.METHOD: method}
     estimates = group(results, LOCAL_GROUP)["estimate"].sel(where).transpose(terms.EXPOSURE, terms.SEQUENCE).values
     middle = group(results, GLOBAL_GROUP)["estimate"].sel(where).values
     values = [row[np.isfinite(row)] for row in estimates]
     ranked = sorted(range(len(values)), key=lambda row: -np.median(values[row]) if values[row].size else np.inf)
     shown = [ranked[rank] for rank in spaced(len(ranked), rows)]
     everything = np.concatenate(values)
-    limits = span(everything, 0.0, *middle[shown])
+    # A mixture would leave out rows without a density of their own.
+    pooled = any(len(local) and not _bandwidth(local) > 0 for local in values)
+    smoothed = [values[row] for row in shown] + [everything] * pooled
+    limits = _with_tails(smoothed, span(everything, 0.0, *middle[shown]))
     ax = axes_for(ax, 1.35 + _ROW * (len(shown) + (len(values) > 1)))
     grid = np.linspace(*limits, _GRID)
     curves = [_smoothed(local, grid) for local in values]
     for place, row in enumerate(shown):
         _draw(ax, place, values[row], grid, curves[row], BLUE)
         ax.plot(middle[row], place, "D", ms=5, color=VERMILLION, mec="white", zorder=5)
-    labels = [f"{cut(wanted[row], 22)}  (n = {len(values[row])})" for row in shown]
+    shortened = apart([wanted[row] for row in shown], 22)
+    labels = [f"{name}  (n = {len(values[row])})" for name, row in zip(shortened, shown, strict=True)]
     if len(values) > 1:
-        mixture = sum((len(local) * curve for local, curve in zip(values, curves, strict=True)), np.zeros(_GRID))
-        _draw(ax, len(shown), everything, grid, mixture, GREY)
+        parts = zip(values, curves, strict=True)
+        mixture = sum((len(local) * curve for local, curve in parts), np.zeros(_GRID))
+        _draw(ax, len(shown), everything, grid, _smoothed(everything, grid) if pooled else mixture, GREY)
         labels.append(f"all  (n = {len(everything)})")
     plain(ax, grid="x")
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
@@ -118,17 +123,38 @@ def density(
         Line2D([], [], marker="|", ms=10, mew=2.2, color=INK, lw=0, label="median"),
         Line2D([], [], marker="D", ms=5, color=VERMILLION, lw=0, label="global effect"),
     ]
-    heading(ax, f"Local effects on {cut(outcome, 18)}, {method_name(method)}", "\n".join(notes), handles, labels=labels)
+    heading(
+        ax,
+        f"Local effects on {short(results, outcome, 18)}, {method_name(method)}",
+        "\n".join(notes),
+        handles,
+        labels=labels,
+    )
     return ax
 
 
-def _smoothed(local: FloatArray, grid: FloatArray) -> FloatArray:
-    """Return a Gaussian kernel density with Silverman's bandwidth, zero with too few values or values all alike."""
+def _bandwidth(local: FloatArray) -> float:
+    """Return Silverman's bandwidth, zero with too few values or values all alike."""
     if len(local) < _SMOOTHED_FROM:
-        return np.zeros(len(grid))
+        return 0.0
     quartiles = np.percentile(local, (25, 75))
     spread = min(float(np.std(local, ddof=1)), float(np.ptp(quartiles)) / 1.34)
-    width = 0.9 * spread * len(local) ** -0.2
+    return 0.9 * spread * len(local) ** -0.2
+
+
+def _with_tails(values: Sequence[FloatArray], limits: tuple[float, float]) -> tuple[float, float]:
+    """Widen limits such that the densities of the values in them are not cut."""
+    low, high = limits
+    for local in values:
+        inside, tail = local[(local >= limits[0]) & (local <= limits[1])], _TAIL * _bandwidth(local)
+        if len(inside):
+            low, high = min(low, inside.min() - tail), max(high, inside.max() + tail)
+    return low, high
+
+
+def _smoothed(local: FloatArray, grid: FloatArray) -> FloatArray:
+    """Return a Gaussian kernel density, zero where there is no bandwidth."""
+    width = _bandwidth(local)
     if not width > 0:
         return np.zeros(len(grid))
     kernel = np.exp(-0.5 * ((grid[:, None] - local) / width) ** 2)

@@ -21,23 +21,24 @@ from kipoi_deepmr.plots.canvas import (
     axes_for,
     decimals,
     few_ticks,
+    figure_of_a_store,
     fixed,
     heading,
     method_name,
     plain,
-    ratio_label,
     spaced,
     span,
     text_width,
 )
-from kipoi_deepmr.plots.choice import local_effects, names, one_of
-from kipoi_deepmr.tables.terminal import cut
+from kipoi_deepmr.plots.choice import exposures_of, local_effects, one_of
+from kipoi_deepmr.plots.labels import apart, ratio_label, short
 from kipoi_deepmr.tables.tidy import group
 
 _ROW = 0.2
 _PALE: dict[str, Any] = {"color": SKY, "lw": 5.5, "alpha": 0.55, "solid_capstyle": "butt"}
 
 
+@figure_of_a_store
 def forest(
     results: xr.DataTree,
     exposure: str | Sequence[str] | None = None,
@@ -80,8 +81,7 @@ def forest(
     outcome, method = one_of(results, terms.OUTCOME, outcome), one_of(results, terms.METHOD, method)
     if isinstance(exposure, str):
         return _local(results, one_of(results, terms.EXPOSURE, exposure), outcome, method, rows, ax)
-    wanted = names(results, terms.EXPOSURE) if exposure is None else exposure
-    return _global(results, [one_of(results, terms.EXPOSURE, name) for name in wanted], outcome, method, rows, ax)
+    return _global(results, exposures_of(results, exposure), outcome, method, rows, ax)
 
 
 def _global(
@@ -105,7 +105,7 @@ def _global(
         f"{_level(table)} interval": _intervals(estimate, low, high, digits),
         "τ": [fixed(value, digits) for value in np.sqrt(table["tau2"].values)],
     }
-    labels = [cut(str(name), 22) for name in table[terms.EXPOSURE].values]
+    labels = apart([str(name) for name in table[terms.EXPOSURE].values], 22)
     _frame(ax, labels, limits, columns)
     ax.set_ylim(len(shown) - 0.4, -1.5)
     ax.set_xlabel(ratio_label(results, "", outcome, labels))
@@ -114,7 +114,7 @@ def _global(
         Line2D([], [], marker="s", ms=4.5, color=BLUE, lw=1.6, label=f"{_level(table)} interval"),
         Line2D([], [], **_PALE, label="prediction interval"),
     ]
-    heading(ax, f"Global effects on {cut(outcome, 18)}, {method_name(method)}", note, handles, labels=labels)
+    heading(ax, f"Global effects on {short(results, outcome, 18)}, {method_name(method)}", note, handles, labels=labels)
     return ax
 
 
@@ -141,7 +141,7 @@ def _local(results: xr.DataTree, exposure: str, outcome: str, method: str, rows:
         )
     digits = decimals((high - low) / 2)
     columns = _intervals([*estimate, middle], [*low, inner_low], [*high, inner_high], digits)
-    labels = [cut(str(name), 28) for name in table[terms.SEQUENCE].values]
+    labels = apart([str(name) for name in table[terms.SEQUENCE].values], 28)
     _frame(ax, [*labels, "global effect"], limits, {f"{_level(table)} interval": columns})
     ax.tick_params(axis="y", labelsize="small")
     ax.set_ylim(foot + 0.9, -1.5)
@@ -152,7 +152,7 @@ def _local(results: xr.DataTree, exposure: str, outcome: str, method: str, rows:
         Line2D([], [], marker="D", ms=5, color=VERMILLION, lw=0, label="global"),
         Line2D([], [], **_PALE, label="prediction interval"),
     ]
-    title = f"Local effects of {cut(exposure, 20)}, {method_name(method)}"
+    title = f"Local effects of {short(results, exposure, 20)}, {method_name(method)}"
     heading(ax, title, "; ".join(notes), handles, labels=labels, size="small")
     return ax
 

@@ -13,19 +13,24 @@ from kipoi_deepmr.plots.canvas import (
     INK,
     axes_for,
     few_ticks,
+    figure_of_a_store,
     heading,
     method_name,
     plain,
-    ratio_label,
     span,
     style_of,
+    three_digits,
 )
-from kipoi_deepmr.plots.choice import lines_of, mutations, names, one_of, sequence_of
+from kipoi_deepmr.plots.choice import lines_of, mutations, one_of, sequence_of
+from kipoi_deepmr.plots.labels import ratio_label
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
+# They hold the effects of other exposures fixed, which the ratios do not.
+_WITHOUT_LINE = ("multivariable",)
 
 
+@figure_of_a_store
 def funnel(
     results: xr.DataTree,
     exposure: str,
@@ -72,21 +77,23 @@ def funnel(
     moved = found.used & (found.bx != 0)
     ratio = found.by[moved] / found.bx[moved]
     precision = np.abs(found.bx[moved]) / found.byse[moved]
-    known = names(results, terms.METHOD)
     local = group(results, LOCAL_GROUP).sel({"exposure": exposure, "outcome": outcome, "sequence": sequence}).load()
-    estimates = {name: float(local["estimate"].sel({terms.METHOD: name})) for name in known}
-    drawn = lines_of(results, method)
+    drawn, some = lines_of(results, method, _WITHOUT_LINE)
+    estimates = {name: float(local["estimate"].sel({terms.METHOD: name})) for name in drawn}
     ax = axes_for(ax, 3.7)
     precise = precision >= np.median(precision) if len(precision) else moved[moved]
-    limits = span(ratio[precise], 0.0, *(estimates[name] for name in drawn), reach=2.0)
+    limits = span([*ratio[precise], *estimates.values()], 0.0, reach=2.0)
     beyond = int(((ratio < limits[0]) | (ratio > limits[1])).sum())
     ax.plot(ratio, precision, "o", ms=3.6, color=INK, alpha=0.45, mec="none", rasterized=len(ratio) >= _RASTERIZED_FROM)
     handles = []
-    for name in drawn:
-        if np.isfinite(estimates[name]):
+    far = []
+    for name, estimate in estimates.items():
+        if limits[0] <= estimate <= limits[1]:
             color, line = style_of(name, drawn)
-            ax.axvline(estimates[name], color=color, ls=line, lw=1.8, zorder=2)
+            ax.axvline(estimate, color=color, ls=line, lw=1.8, zorder=2)
             handles.append(Line2D([], [], color=color, ls=line, lw=1.8, label=method_name(name)))
+        elif np.isfinite(estimate):
+            far.append(f"{method_name(name)} {three_digits(estimate)}")
     plain(ax)
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     ax.set_xlim(*limits)
@@ -94,7 +101,7 @@ def funnel(
     few_ticks(ax)
     ax.set_xlabel(ratio_label(results, exposure, outcome))
     ax.set_ylabel("precision of the ratio (1 / SE)")
-    some = f"; {len(drawn)} of {len(known)} estimators" if method is None and len(drawn) < len(known) else ""
     note = f"{len(ratio)} mutations" + (f"; {beyond} lie beyond the axis" if beyond else "")
+    note += f"\nbeyond the axis: {', '.join(far)}" if far else ""
     heading(ax, sequence, f"{rank}{some}\n{note}", handles)
     return ax

@@ -2,14 +2,25 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP
-from kipoi_deepmr.plots.canvas import INK, axes_for, decimals, fixed, heading, method_name, text_width
+from kipoi_deepmr.plots.canvas import (
+    INK,
+    PALE,
+    axes_for,
+    decimals,
+    figure_of_a_store,
+    fixed,
+    heading,
+    method_name,
+    text_width,
+)
 from kipoi_deepmr.plots.choice import one_of
-from kipoi_deepmr.tables.terminal import cut
+from kipoi_deepmr.plots.labels import apart
 from kipoi_deepmr.tables.tidy import group
 
 _CELL = 0.3
@@ -17,13 +28,14 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 _NUMBERS_UP_TO = 8
 
 
+@figure_of_a_store
 def heatmap(
     results: xr.DataTree, *, method: str | None = None, rows: int = 60, ax: Axes | Figure | None = None
 ) -> Axes:
     """Draw the global effects as colours, exposures down and outcomes across.
 
     Numbers stand in the cells of up to eight outcomes; a dot marks an interval that does not hold 0; a cell without an
-    estimate is crossed.
+    estimate is grey and crossed.
 
     Parameters
     ----------
@@ -59,17 +71,24 @@ def heatmap(
     estimate = table["estimate"].values
     clear = (table["ci_low"].values > 0) | (table["ci_high"].values < 0)
     written = estimate.shape[1] <= _NUMBERS_UP_TO
-    down = [cut(str(name), 22) for name in table[terms.EXPOSURE].values]
-    across = [cut(str(name), 18) for name in table[terms.OUTCOME].values]
+    down = apart([str(name) for name in table[terms.EXPOSURE].values], 22)
+    across = apart([str(name) for name in table[terms.OUTCOME].values], 18)
     beside, below = (text_width(labels, "medium") / 72 for labels in (down, across))
     width = 1.8 + beside + (0.72 if written else _CELL) * len(across)
     ax = axes_for(ax, 1.4 + 0.65 * below + _CELL * len(down), min(max(3.2, width), 14))
     finite = np.abs(estimate[np.isfinite(estimate)])
     top = min(finite.max(), 2.5 * np.percentile(finite, 90)) if finite.any() else 1.0
-    image = ax.pcolormesh(estimate, cmap="PuOr_r", vmin=-top, vmax=top, edgecolors="white", linewidth=0.8)
+    image = ax.pcolormesh(
+        estimate,
+        cmap=colormaps["PuOr_r"].with_extremes(bad=PALE),
+        vmin=-top,
+        vmax=top,
+        edgecolors="white",
+        linewidth=0.8,
+    )
     digits = decimals((table["ci_high"] - table["ci_low"]).values / 2)
     for (row, column), value in np.ndenumerate(estimate):
-        dark = np.dot(image.to_rgba(value)[:3], _LUMINANCE) < 0.5
+        dark = np.isfinite(value) and np.dot(image.to_rgba(value)[:3], _LUMINANCE) < 0.5
         mark = "×" if not np.isfinite(value) else f"{fixed(value, min(digits, 2))}" if written else ""  # noqa: RUF001
         mark += (" •" if written else "•") if clear[row, column] else ""
         ax.text(

@@ -1,5 +1,7 @@
 """How the estimate of a sequence changes when a position is left out."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -14,20 +16,24 @@ from kipoi_deepmr.plots.canvas import (
     SKY,
     VERMILLION,
     axes_for,
-    genome_axis,
+    figure_of_a_store,
     heading,
     method_name,
     plain,
     span,
 )
 from kipoi_deepmr.plots.choice import mutations, one_of, sequence_of
+from kipoi_deepmr.plots.labels import genome_axis
 from kipoi_deepmr.tables.tidy import group
 
 _ESTIMATORS = ("ivw", "egger")
 _NAMED = 3
+# Of the estimate: a smaller change is rounding of float32 effects.
+_NOISE = 1e-6
 _RASTERIZED_FROM = 300
 
 
+@figure_of_a_store
 def leave_one_out(
     results: xr.DataTree,
     exposure: str,
@@ -39,7 +45,7 @@ def leave_one_out(
 ) -> Axes:
     """Draw the estimate without the mutations of each position, in turn, with its interval.
 
-    A position without which the estimate changes much carries it; the three that change it most are named.
+    A position without which the estimate changes much carries it; the three that change it most are named, and those without which there is no estimate.
 
     Parameters
     ----------
@@ -93,9 +99,18 @@ def leave_one_out(
     genome_axis(ax, found.chrom, found.strand)
     ax.set_ylabel(f"{method_name(method)} estimate\n(outcome per exposure,\n{results.attrs['scale']} scale)")
     change = np.nan_to_num(np.abs(without.estimate - full))
-    strongest = [int(index) for index in np.argsort(-change)[:_NAMED] if change[index] > 0]
+    strongest = [int(index) for index in np.argsort(-change)[:_NAMED] if change[index] > _NOISE * abs(full)]
     ax.plot(without.left_out[strongest], without.estimate[strongest], "o", ms=4, color=BLUE, mec=INK, mew=0.6)
-    named = ", ".join(f"{int(position):,}" for position in without.left_out[strongest])
-    note = f"{rank}\nlargest changes: {named}" if strongest else rank
-    heading(ax, f"{method_name(method)} of {sequence}", note, ax.get_legend_handles_labels()[0])
+    notes = [rank]
+    if strongest:
+        notes.append(f"largest changes: {_listed(without.left_out[strongest])}")
+    needed = without.left_out[~np.isfinite(without.estimate)]
+    if len(needed) and np.isfinite(full):
+        more = f" or {len(needed) - _NAMED} more" if len(needed) > _NAMED else ""
+        notes.append(f"no estimate without {_listed(needed[:_NAMED])}{more}")
+    heading(ax, f"{method_name(method)} of {sequence}", "\n".join(notes), ax.get_legend_handles_labels()[0])
     return ax
+
+
+def _listed(positions: Iterable[int]) -> str:
+    return ", ".join(f"{int(position):,}" for position in positions)

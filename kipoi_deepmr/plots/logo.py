@@ -15,17 +15,18 @@ from kipoi_deepmr.plots.canvas import (
     SKY,
     VERMILLION,
     axes_for,
-    fall_label,
-    genome_axis,
+    figure_of_a_store,
     heading,
     plain,
 )
 from kipoi_deepmr.plots.choice import Mutations, mutations, one_of, sequence_of
+from kipoi_deepmr.plots.labels import fall_label, genome_axis, short
 from kipoi_deepmr.tables.terminal import cut
 
 _NEARLY = 0.98
 
 
+@figure_of_a_store
 def logo(
     results: xr.DataTree,
     exposure: str,
@@ -79,6 +80,8 @@ def logo(
         import logomaker
     except ModuleNotFoundError as error:
         raise DependencyError("logos need logomaker: pip install 'kipoi_deepmr[plots]'") from error
+    if width < 1:
+        raise SelectionError(f"width is {width}: a logo has at least 1 position")
     found, sequence, task = _choose(results, exposure, outcome, sequence, of)
     coordinate, height = found.coordinate, _fall(found, of)
     first, last = region or strongest_region(found, width)
@@ -107,10 +110,15 @@ def logo(
     ax.autoscale_view(scalex=False)
     genome_axis(ax, found.chrom, found.strand)
     ax.set_ylabel(fall_label(results, task))
-    heading(ax, f"{cut(task, 24)}, {cut(sequence, 34)}", "up: mutations lower the prediction; down: they raise it")
+    heading(
+        ax,
+        f"{short(results, task, 24)}, {cut(sequence, 34)}",
+        "up: mutations lower the prediction; down: they raise it",
+    )
     return ax
 
 
+@figure_of_a_store
 def profile(
     results: xr.DataTree,
     exposure: str,
@@ -153,7 +161,7 @@ def profile(
     ax.set_xlim(edges[0], edges[-1])
     genome_axis(ax, found.chrom, found.strand)
     ax.set_ylabel(fall_label(results, task))
-    heading(ax, f"{cut(task, 24)}, {cut(sequence, 34)}", "mean over the mutations of each position")
+    heading(ax, f"{short(results, task, 24)}, {cut(sequence, 34)}", "mean over the mutations of each position")
     return ax
 
 

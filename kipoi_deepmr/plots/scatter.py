@@ -13,20 +13,24 @@ from kipoi_deepmr.plots.canvas import (
     INK,
     axes_for,
     decimals,
-    effect_label,
     few_ticks,
+    figure_of_a_store,
     fixed,
     heading,
     method_name,
     plain,
     style_of,
 )
-from kipoi_deepmr.plots.choice import lines_of, mutations, names, one_of, sequence_of
+from kipoi_deepmr.plots.choice import lines_of, mutations, one_of, sequence_of
+from kipoi_deepmr.plots.labels import effect_label
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
+# Lines in more dimensions than the figure's, and one whose intercept counts in standard errors of the outcome effects.
+_WITHOUT_LINE = ("multivariable", "radial_egger")
 
 
+@figure_of_a_store
 def scatter(
     results: xr.DataTree,
     exposure: str,
@@ -52,6 +56,7 @@ def scatter(
         Default: the first one.
     method
         Draw the line of this estimator alone. Default: up to six; the median of `sequence` is then that of ivw.
+        Multivariable estimators and radial MR-Egger have no line in this plane.
     sequence
         Default: the one whose local effect is the median.
     error_bars
@@ -84,11 +89,10 @@ def scatter(
     )
     ax.plot(x, y, "o", ms=3.6, color=INK, alpha=0.45, mec="none", zorder=3, rasterized=len(x) >= _RASTERIZED_FROM)
     _limits(ax, x, y, yse[barred])
-    known = names(results, terms.METHOD)
     local = group(results, LOCAL_GROUP).sel({"exposure": exposure, "outcome": outcome, "sequence": sequence}).load()
     digits = decimals(((local["ci_high"] - local["ci_low"]) / 2).values)
     handles = []
-    drawn = lines_of(results, method)
+    drawn, some = lines_of(results, method, _WITHOUT_LINE)
     for name in drawn:
         one = local.sel({terms.METHOD: name})
         slope, start = float(one["estimate"]), float(np.nan_to_num(one["intercept"]))
@@ -105,7 +109,6 @@ def scatter(
     ax.set_ylabel(effect_label(results, outcome))
     bars = f" of the {len(barred)} largest x" if len(barred) < len(x) else ""
     kind = results.attrs["standard_error"].replace("_", " ")
-    some = f"; {len(drawn)} of {len(known)} estimators" if method is None and len(drawn) < len(known) else ""
     note = f"{rank}{some}\n{len(x)} mutations; ± SE ({kind}){bars}"
     heading(ax, sequence, note, handles)
     return ax

@@ -1,6 +1,5 @@
 """Warnings that matter to a reader of the numbers, in plain words."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
 from kipoi_deepmr.plots.canvas import method_name, three_digits
 from kipoi_deepmr.reading import read
+from kipoi_deepmr.report.draws import Draws
+from kipoi_deepmr.report.words import counted
 from kipoi_deepmr.tables.tidy import in_words
 
 WEAK_F = 10.0
@@ -20,6 +21,7 @@ DILUTED = 0.9
 FEW_DRAWS = 20
 FEW_SEQUENCES = 5
 _LISTED = 8
+_CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def cautions(results: xr.DataTree) -> list[Caution]:
         _incomplete,
         _noted,
         _draws,
+        _dependent,
         _failed,
         _weak,
         _diluted,
@@ -84,6 +87,16 @@ def _draws(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iter
         )
 
 
+def _dependent(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
+    shared = Draws.of(results).shared
+    if shared:
+        yield Caution(
+            f"All sequences share the {shared}",
+            "So the errors of their local effects depend on each other, while the meta-analysis takes them as independent: "
+            "the intervals of the global effects are too narrow.",
+        )
+
+
 def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
     counts: dict[tuple[str, str], int] = {}
     status = local["status"].transpose(terms.METHOD, *terms.LOCAL_DIMS).values
@@ -95,7 +108,7 @@ def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Ite
                 counts[method_name(str(method)), reason.replace("_", " ")] = int(count)
     if counts:
         yield Caution(
-            f"{sum(counts.values())} local estimates could not be made",
+            f"{counted(sum(counts.values()), 'local estimate')} could not be made",
             "They are left out of the global effects.",
             tuple(f"{method}: {count}, {reason}" for (method, reason), count in counts.items()),
         )
@@ -108,7 +121,9 @@ def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Ite
             f"{_pair(table, index)}, {method_name(str(table[terms.METHOD].values[index[2]]))}: {reason.replace('_', ' ')}"
             for index, reason in zip(missing, reasons, strict=True)
         ]
-        yield Caution(f"{len(missing)} global effects could not be made", "The table shows a dash.", _shortened(lines))
+        yield Caution(
+            f"{counted(len(missing), 'global effect')} could not be made", "The table shows a dash.", _shortened(lines)
+        )
 
 
 def _weak(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
@@ -123,20 +138,19 @@ def _weak(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Itera
             lines.append((middle, f"{name}: median F {three_digits(middle)}, {count}"))
     if not lines:
         return
-    shared = json.loads(results.attrs["config"])["uncertainty"].get("shared_draws")
-    bias = "the correlation of the errors" if shared else "zero"
     kind = str(results.attrs["standard_error"])
     meaning = (
-        " Standard errors are posterior SDs here: a low F says that thinned networks disagree on the effects of most "
-        "mutations, and does not rise with more draws."
+        f" Standard errors are posterior SDs here: a low F says that {Draws.of(results).networks} disagree on the effects "
+        "of most mutations, and does not rise with more draws."
         if kind == "posterior"
         else " More draws raise F."
     )
     yield Caution(
         f"Weak instruments: mean F below {WEAK_F:g} for {len(lines)} of {len(strength)} exposures",
-        f"F is (effect / SE)² of the exposure, averaged over the mutations of a sequence. Most mutations of a sequence do "
-        f"nothing, so a low mean is common; what IVW feels is that their errors pull it towards {bias}. Compare with "
-        f"`mr --min_f 10`, or with estimators made for weak instruments.{meaning}",
+        "F is (effect / SE)² of the exposure, averaged over the mutations of a sequence. Most mutations of a sequence do "
+        "nothing, so a low mean is common; what IVW feels is that their errors pull it towards the slope of the outcome's "
+        "errors on the exposure's, which come from the same draws. Compare with `mr --min_f 10`, or with estimators made "
+        f"for weak instruments.{meaning}",
         _shortened([line for _, line in sorted(lines)]),
     )
 
@@ -170,14 +184,15 @@ def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) ->
         for pair, values in pairs:
             hits = int((values < alpha).sum())
             excess = float(binom.sf(hits - 1, len(values), alpha))
-            if excess < 0.05:
+            if excess * len(pairs) < _CHANCE:
                 lines.append((excess, f"{pair}: p < {alpha:.3g} in {hits} of {len(values)} sequences"))
         if lines:
             yield Caution(
                 f"Directional pleiotropy: {method_name(method)}'s intercept differs from 0 more often than by chance "
                 f"for {len(lines)} of {len(pairs)} pairs",
                 f"Mutations of these sequences change the outcome on average also where they do not change the exposure, "
-                f"so IVW is biased in them. By chance {100 * alpha:.3g}% of the intercepts would have p < {alpha:.3g}. "
+                f"so IVW is biased in them. By chance {100 * alpha:.3g}% of the intercepts would have p < {alpha:.3g}; pairs "
+                f"with more are listed at {100 * _CHANCE:.3g}% for all {len(pairs)} together (Bonferroni). "
                 "Compare IVW with MR-Egger and look at the scatter plots: the bases may belong to another factor's motif.",
                 _shortened([line for _, line in sorted(lines)]),
             )
@@ -195,7 +210,7 @@ def _heterogeneous(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset)
     ]
     if lines:
         yield Caution(
-            f"The sign of the effect may differ between sequences: {len(lines)} global effects",
+            f"The sign of the effect may differ between sequences: {counted(len(lines), 'global effect')}",
             "The confidence interval of the mean effect excludes 0, but the prediction interval of a new sequence's effect "
             "holds it.",
             _shortened(lines),
@@ -211,7 +226,7 @@ def _sequences(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> 
     ]
     if few:
         yield Caution(
-            f"Few sequences for {len(few)} exposures",
+            f"Few sequences for {counted(len(few), 'exposure')}",
             f"With fewer than {FEW_SEQUENCES} sequences tau² can hardly be estimated: intervals are too narrow or too wide.",
             _shortened(few),
         )

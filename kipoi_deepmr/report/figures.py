@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from html import escape
 
@@ -9,7 +10,7 @@ import matplotlib.style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from kipoi_deepmr.plots.file import STYLE
+from kipoi_deepmr.plots.file import GLYPH_MISSING, STYLE
 
 _TEXT = {"font.family": "DejaVu Sans", "svg.fonttype": "none"}
 _DPI = 130
@@ -50,9 +51,12 @@ def inline_svg(draw: Callable[..., object], label: str, prefix: str) -> str:
     target = io.StringIO()
     with matplotlib.style.context(["default", STYLE, _TEXT]):
         figure = Figure(dpi=_DPI)
-        draw(ax=figure)
-        # Figure.savefig would lay out and draw everything once more beforehand.
-        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
+        with warnings.catch_warnings():
+            # The browser has other fonts for such letters; their width here is an estimate.
+            warnings.filterwarnings("ignore", GLYPH_MISSING)
+            draw(ax=figure)
+            # Figure.savefig would lay out and draw everything once more beforehand.
+            FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
     svg = target.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     for pattern in _SPARE:

@@ -61,7 +61,7 @@ def write_report(
     store
         Folder of the store, or the open store.
     output
-        File to write, ``.html`` or ``.htm``; an existing one is replaced.
+        File to write, ``.html`` or ``.htm``; an existing one is replaced, a missing folder is made.
     exposures
         Exposures of the deep dives. Default: all, as far as there is room; the page says what is left out.
     method
@@ -91,6 +91,7 @@ def write_report(
             page = render(results, exposures=exposures, method=method)
     partial_file = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial_file.write_text(page, encoding="utf-8")
         os.replace(partial_file, path)
     except OSError as error:

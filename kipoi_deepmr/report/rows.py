@@ -79,9 +79,9 @@ def global_rows(results: xr.DataTree, exposure: str | None = None, outcome: str 
         for row in frame.head(TABLE_ROWS).to_dict("records")
     )
     if exposure is not None:
-        rows, heads = tuple(row[2:] for row in rows), dict(list(heads.items())[2:])
+        return Table(tuple(heads.items())[2:], tuple(row[2:] for row in rows))
     note = f"The first {TABLE_ROWS} of {len(frame)} rows; `kipoi deepmr export` writes all." if left_out > 0 else ""
-    return Table(tuple(heads.items()), rows, note)
+    return _of_pairs(results, tuple(heads.items()), rows, note)
 
 
 def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, method: str) -> Table:
@@ -161,7 +161,7 @@ def permuted_rows(results: xr.DataTree) -> Table | None:
         )
         for row in frame.head(TABLE_ROWS).to_dict("records")
     )
-    return Table(tuple(heads.items()), rows)
+    return _of_pairs(results, tuple(heads.items()), rows)
 
 
 def reverse_rows(results: xr.DataTree) -> Table | None:
@@ -203,7 +203,18 @@ def _beside(results: xr.DataTree, group: str, left: tuple[str, str], right: tupl
         )
         for row in both.head(TABLE_ROWS).to_dict("records")
     )
-    return Table(heads, rows)
+    return _of_pairs(results, heads, rows)
+
+
+def _of_pairs(
+    results: xr.DataTree, heads: tuple[tuple[str, str], ...], rows: tuple[tuple[Cell, ...], ...], note: str = ""
+) -> Table:
+    """Return a table whose first columns are exposure and outcome; an outcome that is the only one is said once."""
+    outcomes = names(results, terms.OUTCOME)
+    if len(outcomes) > 1:
+        return Table(heads, rows, note)
+    only = f"The outcome is {outcomes[0]}."
+    return Table((heads[0], *heads[2:]), tuple((row[0], *row[2:]) for row in rows), f"{only} {note}".strip())
 
 
 def name_cell(text: str) -> Cell:

@@ -10,6 +10,7 @@ from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP
 from kipoi_deepmr.plots.canvas import method_name, three_digits
 from kipoi_deepmr.plots.choice import names
 from kipoi_deepmr.reading import read
+from kipoi_deepmr.report.draws import Draws
 
 _UNITS = {
     "identity": "one unit of the model's own output",
@@ -20,16 +21,6 @@ _SCALES = {
     "identity": "identity: the model's own output",
     "logit": "logit: log odds of the model's probability",
     "log": "natural logarithm of the model's output",
-}
-ERRORS = {
-    "posterior": (
-        "posterior: the SD over draws of a mutation's effect, that is how far thinned networks disagree. It does not "
-        "shrink with more draws."
-    ),
-    "monte_carlo": (
-        "monte_carlo: SD over draws / sqrt(draws), the error of the mean network's effect alone. It shrinks with more "
-        "draws and says nothing on how far thinned networks disagree."
-    ),
 }
 
 
@@ -56,19 +47,19 @@ def estimand(results: xr.DataTree, method: str) -> str:
     )
 
 
-def summary(results: xr.DataTree) -> dict[str, str]:
-    """Return what a reader has to know of the run before its numbers."""
+def summary(results: xr.DataTree) -> dict[str, str | tuple[str, ...]]:
+    """Return what a reader has to know of the run before its numbers; lists of names as tuples."""
     attrs, config = results.attrs, json.loads(results.attrs["config"])
     model, min_f = config["model"], config["mr"].get("min_f")
-    shared = "the same for all sequences" if config["uncertainty"].get("shared_draws") else "others for each sequence"
+    draws = Draws.of(results)
     return {
         "model": f"{model['name']} (Kipoi source: {model['source']})",
         "exposures": _tasks(results, terms.EXPOSURE),
         "outcomes": _tasks(results, terms.OUTCOME),
         "sequences": _sequences(results),
-        "draws": f"{attrs['draws']} thinned networks (MC-dropout), {shared}",
+        "draws": draws.text,
         "scale of effects": _SCALES[str(attrs["scale"])],
-        "standard errors": ERRORS[str(attrs["standard_error"])] + _others(results),
+        "standard errors": draws.errors(str(attrs["standard_error"])) + _others(results),
         "instruments": f"mutations with F = (effect / SE)² of at least {min_f:g}"
         if min_f
         else "all mutations whose effects have a standard error",
@@ -112,12 +103,10 @@ def _others(results: xr.DataTree) -> str:
     return f" Whatever is chosen, {', '.join(others)} take the errors of the mean over draws (monte_carlo), which they need."
 
 
-def _tasks(results: xr.DataTree, dim: str) -> str:
+def _tasks(results: xr.DataTree, dim: str) -> tuple[str, ...]:
     effects = results[EFFECTS_GROUP].to_dataset()
     columns = (read(effects, name).tolist() for name in (dim, f"{dim}_task", f"{dim}_task_index"))
-    listed = [f"{name} (output {index}: {task})" for name, task, index in zip(*columns, strict=True)]
-    more = f"; and {len(listed) - 60} more" if len(listed) > 60 else ""
-    return f"{len(listed)}: " + "; ".join(listed[:60]) + more
+    return tuple(f"{name} (output {index}: {task})" for name, task, index in zip(*columns, strict=True))
 
 
 def _sequences(results: xr.DataTree) -> str:
@@ -130,7 +119,7 @@ def _sequences(results: xr.DataTree) -> str:
     done = "" if completed.all() else f", {int(completed.sum())} of them computed"
     positions = effects.sizes[terms.POSITION]
     return (
-        f"{len(completed)} reference sequences of {lengths} bp{done}; {each} for each exposure; {positions} positions "
+        f"{counted(len(completed), 'reference sequence')} of {lengths} bp{done}; {each} for each exposure; {positions} positions "
         f"mutated to every other base: up to {3 * positions:,} mutations each"
     )
 
@@ -144,3 +133,8 @@ def _meta(results: xr.DataTree) -> str:
 
 def _versions(text: str) -> list[str]:
     return [f"{name} {version}" for name, version in json.loads(text).items()]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, one or several."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,11 +5,13 @@ from kipoi_deepmr.sequences.inputs import WindowInputs
 from kipoi_deepmr.sequences.peaks import read_intervals
 from kipoi_deepmr.sequences.sampling import select_windows
 from kipoi_deepmr.sequences.shuffle import dinucleotide_shuffle
+from kipoi_deepmr.sequences.signature import Signature
 from kipoi_deepmr.sequences.windows import ExposureReport, Windows
 
 __all__ = [
     "ExposureReport",
     "Genome",
+    "Signature",
     "WindowInputs",
     "Windows",
     "dinucleotide_shuffle",

@@ -4,12 +4,18 @@ import pandas as pd
 import xarray as xr
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import CONTROLS_GROUP, GLOBAL_GROUP, REVERSE_GROUP
-from kipoi_deepmr.tables.tidy import global_table, group
+from kipoi_deepmr.cube import GLOBAL_GROUP
+from kipoi_deepmr.tables.tidy import every_estimate, global_table, group
 
 _TERMINAL_ROWS = 200
 _TERMINAL_COLUMNS = 100
 _OF_THE_MEAN = "*"
+_TITLES = {
+    ("forward", None): "",
+    ("reverse", None): "In reverse: effect of the outcome on the exposure, exposure per outcome",
+    ("forward", "shuffled"): "Control: the same in shuffled sequences",
+    ("reverse", "shuffled"): "Control in reverse",
+}
 
 
 def terminal_table(results: xr.DataTree) -> str:
@@ -27,25 +33,18 @@ def terminal_table(results: xr.DataTree) -> str:
     """
     group(results, GLOBAL_GROUP)
     scale, errors = results.attrs["scale"], results.attrs["standard_error"]
-    parts = [
-        f"Global model-implied effects: outcome per exposure on the {scale} scale,\n{errors} standard errors",
-        _rows(results, errors),
-    ]
-    for title, path in (
-        ("In reverse: effect of the outcome on the exposure, exposure per outcome", REVERSE_GROUP),
-        ("Control: the same in shuffled sequences", CONTROLS_GROUP),
-        ("Control in reverse", f"{CONTROLS_GROUP}/{REVERSE_GROUP}"),
-    ):
-        if path in results.groups or f"/{path}" in results.groups:
-            found = results[path]
-            if isinstance(found, xr.DataTree) and GLOBAL_GROUP in found.children:
-                parts += ["", title, _rows(found, errors)]
+    parts = [f"Global model-implied effects: outcome per exposure on the {scale} scale,\n{errors} standard errors"]
+    for direction, control, tree in every_estimate(results):
+        title = _TITLES[direction, control]
+        parts += [*(["", title] if title else []), _rows(tree, errors)]
     text = "\n".join(parts)
     notes = []
     if "p perm" in text:
         notes.append(
             "p perm: share of permutations of the exposure effects that are as many standard errors away from 0"
         )
+        if (group(results, GLOBAL_GROUP)["n_permuted"] == 0).all((terms.EXPOSURE, terms.OUTCOME)).any():
+            notes.append("(none where no permutation gave an estimate: methods that need every draw are not permuted)")
     if f"{_OF_THE_MEAN} " in text:
         notes.append(f"{_OF_THE_MEAN} standard errors of the mean over draws (Monte Carlo), which the method needs")
     return "\n".join([text, *notes])

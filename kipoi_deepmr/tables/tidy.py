@@ -1,6 +1,6 @@
 """Estimates as tidy tables: one row per estimate, the store's own names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import GLOBAL_GROUP, LOCAL_GROUP, REVERSE_GROUP
+from kipoi_deepmr.cube import CONTROLS_GROUP, GLOBAL_GROUP, LOCAL_GROUP, REVERSE_GROUP
 from kipoi_deepmr.errors import StoreError
 
 
@@ -56,24 +56,51 @@ def local_table(results: xr.DataTree) -> pd.DataFrame:
 
 
 def global_records(results: xr.DataTree) -> list[dict[str, Any]]:
-    """Return the global effects as records for JSON: those of `global_table`, with null for NaN and `status` in words.
+    """Return all global effects as records for JSON: those of `global_table` of both directions and of the controls.
 
     Parameters
     ----------
     results
         An open store.
 
+    Returns
+    -------
+    list of dict
+        The columns of `global_table`, with null for NaN and `status` in words; `direction` (forward: of the exposure on the
+        outcome, or reverse) and `control` (null, or shuffled: in shuffled sequences).
+
     Raises
     ------
     StoreError
         If the store has no estimates yet.
     """
-    table = global_table(results)
-    table["status"] = in_words(table["status"], group(results, GLOBAL_GROUP)["status"])
-    # JSON has neither NaN nor infinity.
-    finite = table.replace([np.inf, -np.inf], np.nan).astype(object)
-    rows = finite.where(finite.notna(), None).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    group(results, GLOBAL_GROUP)
+    records = []
+    for way, control, tree in every_estimate(results):
+        table = global_table(tree)
+        table["status"] = in_words(table["status"], group(tree, GLOBAL_GROUP)["status"])
+        # JSON has neither NaN nor infinity.
+        finite = table.replace([np.inf, -np.inf], np.nan).astype(object)
+        rows = finite.where(finite.notna(), None).to_dict("records")
+        origin = {"direction": way, "control": control}
+        records += [{**{str(name): value for name, value in row.items()}, **origin} for row in rows]
+    return records
+
+
+def every_estimate(results: xr.DataTree) -> Iterator[tuple[str, str | None, xr.DataTree]]:
+    """Yield the direction, the control (None or ``shuffled``) and the tree of all estimates in a store.
+
+    Parameters
+    ----------
+    results
+        An open store.
+    """
+    for control, tree in ((None, results), ("shuffled", results.children.get(CONTROLS_GROUP))):
+        if tree is None:
+            continue
+        for way, found in zip(terms.DIRECTIONS, (tree, tree.children.get(REVERSE_GROUP)), strict=True):
+            if found is not None and GLOBAL_GROUP in found.children:
+                yield way, control, found
 
 
 def group(results: xr.DataTree, name: str) -> xr.Dataset:

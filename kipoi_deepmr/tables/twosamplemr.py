@@ -22,7 +22,7 @@ from kipoi_deepmr.coordinates import Variants
 from kipoi_deepmr.cube import EFFECTS_GROUP, LOCAL_GROUP
 from kipoi_deepmr.mr.diagnostics.leave_one_out import leave_one_out
 from kipoi_deepmr.mr.ivw import ivw
-from kipoi_deepmr.mr.ratio import ratio
+from kipoi_deepmr.mr.wald_ratio import wald_ratio
 from kipoi_deepmr.reading import read, sequence_blocks
 from kipoi_deepmr.tables.tidy import direction, group, in_words
 
@@ -249,7 +249,7 @@ def _harmonised(block: _Block) -> pd.DataFrame:
 
 
 def _single_variant(block: _Block, local: xr.Dataset) -> pd.DataFrame:
-    fit = ratio(*block.data)
+    fit = wald_ratio(*block.data)
     here = local.sel({terms.SEQUENCE: block.variants.sequence, terms.EXPOSURE: block.exposure})
     summary = here.sel({terms.OUTCOME: block.outcome}).transpose(terms.SEQUENCE, terms.METHOD, ...)
     methods = [METHOD_NAMES.get(name, name) for name in local[terms.METHOD].values.tolist()]

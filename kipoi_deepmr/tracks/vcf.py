@@ -1,6 +1,5 @@
 """All variants as VCF 4.3."""
 
-import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,12 +11,15 @@ from kipoi_deepmr.coordinates import Variants
 from kipoi_deepmr.cube import EFFECTS_GROUP
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.sequences.genome import Genome
+from kipoi_deepmr.tracks.names import vcf_keys
 from kipoi_deepmr.tracks.windows import check_windows, genome_order, read_variants
 
 _RESERVED = str.maketrans({sign: f"%{ord(sign):02X}" for sign in "%;=,\t\r\n "})
 
 
-def vcf_lines(results: xr.DataTree, genome: Genome) -> Iterator[str]:
+def vcf_lines(
+    results: xr.DataTree, genome: Genome, spelled: Mapping[tuple[str, str], str] | None = None
+) -> Iterator[str]:
     """Yield all mutations of the completed sequences as the lines of a VCF 4.3 file.
 
     One record per mutation and sequence: where two sequences overlap, the same mutation stands in both, with its own
@@ -32,6 +34,8 @@ def vcf_lines(results: xr.DataTree, genome: Genome) -> Iterator[str]:
         An open store.
     genome
         The FASTA file of the run.
+    spelled
+        Keys of tasks, as `vcf_keys` spells those of the store of which `results` is a part. Default: `results` is whole.
 
     Yields
     ------
@@ -51,7 +55,12 @@ def vcf_lines(results: xr.DataTree, genome: Genome) -> Iterator[str]:
     """
     effects = results[EFFECTS_GROUP].to_dataset()
     check_windows(effects, genome)
-    keys = _keys(effects)
+    named = vcf_keys(effects) if spelled is None else spelled
+    keys = {
+        named[side, str(name)]: (side, index)
+        for side in terms.GLOBAL_DIMS
+        for index, name in enumerate(effects[side].values.tolist())
+    }
     yield from _header(results, effects, genome, keys)
     pending: list[tuple[int, str, str, str]] = []
     contig = ""
@@ -72,19 +81,6 @@ def _settled(pending: list[tuple[int, str, str, str]], first: int | None) -> Ite
     ready = [record for record in pending if first is None or record[0] < first]
     del pending[: len(ready)]
     yield from (record[-1] for record in ready)
-
-
-def _keys(effects: xr.Dataset) -> dict[str, tuple[str, int]]:
-    """Return the key of each task in INFO, with its side and index."""
-    keys: dict[str, tuple[str, int]] = {}
-    for side in terms.GLOBAL_DIMS:
-        for index, name in enumerate(effects[side].values.tolist()):
-            key = plain = re.sub(r"[^0-9A-Za-z_.]", "_", str(name))
-            number = 2
-            while key in keys:
-                key, number = f"{plain}_{number}", number + 1
-            keys[key] = (side, index)
-    return keys
 
 
 def _header(

@@ -25,6 +25,7 @@ from torch import nn
 
 from kipoi_deepmr.model import Layout, SequenceNetwork
 from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine, all_variants, mutate
+from kipoi_deepmr.mutagenesis.agreement import compare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests import toy_models
 
@@ -157,7 +158,7 @@ def measure(case: Case, device: torch.device, precision: str = "float32", *, oth
         # The best batch size of the loop and of the full engine is found in each round: times vary.
         fulls = [FullEngine(**options, batch_size=size) for size in (*case.batches, None)]
         local = LocalEngine(**options)
-        difference, effect, prediction = local.difference_from_full(block, positions)
+        found = compare(local, block, positions)
         rounds = [
             (
                 min(plain_loop(options, block, positions, rows) for rows in case.batches),
@@ -168,9 +169,9 @@ def measure(case: Case, device: torch.device, precision: str = "float32", *, oth
         ]
         plain_ms, full_ms, local_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
         slow, fast = (tangermeme(case, options, block, 32, fast=f) if others else None for f in (False, True))
-        roundings = difference / (torch.finfo(torch.float32).eps * prediction)
+        roundings = (found.difference / (torch.finfo(torch.float32).eps * found.prediction)).max()
         share = local.coverage.share
-        return Measurement(plain_ms, (slow, fast), full_ms, local_ms, difference / effect, roundings, share)
+        return Measurement(plain_ms, (slow, fast), full_ms, local_ms, found.relative, float(roundings), share)
 
 
 def main() -> None:

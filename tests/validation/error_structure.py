@@ -31,7 +31,7 @@ def effects_of_draws(job: Job, index: int) -> Array:
     alleles = torch.as_tensor(layout.allele_rows, device=job.device)
     chunk = variants.rows(0, len(variants))
     mutants = mutate(block.sequence, chunk, layout.alphabet_axis, layout.position_axis, alleles)
-    draws = MCDropout(job.sites, seed=1, device=job.device)
+    draws = MCDropout(job.members[0].sites, seed=1, device=job.device)
     found = []
     with torch.inference_mode():
         for draw in range(DRAWS):
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=EXAMPLE)
     config = kipoi_deepmr.load_config(parser.parse_args().config)
     with prepare(config, device="cpu") as job:
-        columns = job.selection.columns
+        columns = list(job.members[0].columns)
         outcome = columns[len(config.exposures)]
         for place, exposure in enumerate(config.exposures):
             bound = np.flatnonzero(job.windows.bound[place])[:SEQUENCES]

@@ -1,14 +1,24 @@
 """The estimate without each instrument or group of instruments, in closed form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kipoi_deepmr.mr._blocks import over_blocks
 from kipoi_deepmr.mr._design import Design, build_design, keep_zero_outcomes
 from kipoi_deepmr.mr._groups import Groups, read_groups
-from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_option, read_associations
+from kipoi_deepmr.mr._inputs import (
+    Associations,
+    FloatArray,
+    IntArray,
+    Status,
+    check_option,
+    read_associations,
+    read_psi,
+)
 from kipoi_deepmr.mr._regression import Fit, fit_status, interval, is_collinear, pvalue, through_origin, with_intercept
 from kipoi_deepmr.mr.ivw import check_options, is_random
 
@@ -67,7 +77,7 @@ def leave_one_out(
     """Estimate again without each instrument, or without each group of instruments.
 
     The answers are those of `ivw` and `egger` on the instruments that remain, found from sums over all but one group
-    in O(J) time and memory for each fit.
+    in O(J) time for each fit, and in memory for a block of fits beside the result.
 
     Parameters
     ----------
@@ -102,6 +112,35 @@ def leave_one_out(
     check_options(model, False, False, weights, distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
     parts = read_groups(groups, data.shape[-1])
+    fit = partial(
+        _leave_one_out,
+        parts=parts,
+        estimator=estimator,
+        model=model,
+        weights=weights,
+        distribution=distribution,
+        alpha=alpha,
+    )
+    result = over_blocks(fit, data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
+    return replace(result, left_out=parts.labels)
+
+
+def _leave_one_out(
+    bx: FloatArray,
+    bxse: FloatArray,
+    by: FloatArray,
+    byse: FloatArray,
+    psi: FloatArray,
+    *,
+    parts: Groups,
+    estimator: str,
+    model: str,
+    weights: str,
+    distribution: str,
+    alpha: float,
+) -> LeaveOneOut:
+    """Return the result of a block of fits; what has no axis of fits, the labels, is left empty."""
+    data = Associations(bx, bxse, by, byse)
     design = build_design(data, weights=weights, psi=psi, penalized=False)
     if estimator == "egger":
         fit = _egger_fits(keep_zero_outcomes(design, data), parts)
@@ -129,7 +168,7 @@ def leave_one_out(
         intercept_pvalue=np.asarray(pvalue(fit.intercept, intercept_se, df=t_df, rse=rse)),
         rse=fit.rse,
         n_instruments=left,
-        left_out=parts.labels,
+        left_out=np.empty(fit.slope.shape[:-1]),
         status=fit.status,
     )
 

@@ -42,10 +42,11 @@ class Run:
 
     def forget(self, node: fx.Node) -> None:
         """Free what no later step reads."""
-        for table in (self.data, self.rows):
+        for table in (self.reference, self.data, self.rows):
             table.pop(node, None)
         for is_value in (True, False):
             self.forms.pop((node, is_value), None)
+        self.canonical = {key: tensor for key, tensor in self.canonical.items() if key[0] is not node}
 
     def branch(self) -> "Run":
         """Return a run that goes on from here without changing this one."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils.flop_counter import flop_registry
 
 from kipoi_deepmr.mutagenesis.blocks import Coverage
-from kipoi_deepmr.mutagenesis.graph import reached
+from kipoi_deepmr.mutagenesis.graph import bytes_of, peak_bytes, reached
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
 from kipoi_deepmr.mutagenesis.local.rules import RULES, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Local, Rows, Unsupported, arguments, call, find_layout
@@ -19,7 +20,6 @@ from kipoi_deepmr.mutagenesis.precision import Precision
 
 aten = torch.ops.aten
 ALLELES = 3
-_PRODUCTS = (aten.convolution.default, aten.addmm.default, aten.mm.default)
 
 
 class LocalProgram:
@@ -114,6 +114,8 @@ class LocalProgram:
             if not _is_first_output(node):
                 raise Unsupported("a second output")
             return self._plan.states[source], self._plan_data_of(source)
+        if any(user.target is operator.getitem and not _is_first_output(user) for user in node.users):
+            raise Unsupported("several outputs are used")
         if node.target not in RULES:
             raise Unsupported("no rule")
         state, step = RULES[node.target](self._plan, node)
@@ -143,7 +145,7 @@ class LocalProgram:
     @property
     def coverage(self) -> Coverage:
         """How much is computed locally."""
-        products = {node: _multiply_adds(node) for node in self._nodes if node.target in _PRODUCTS}
+        products = {node: _multiply_adds(node) for node in self._nodes if node.op == "call_function"}
         followed = sum(count for node, count in products.items() if node in self._steps)
         return Coverage(followed / max(sum(products.values()), 1), tuple(self._stopped))
 
@@ -164,9 +166,17 @@ class LocalProgram:
                 if source.window.width < taps:
                     size += source.window.width * channels * taps
             largest = max(largest, strands * size)
-        if self._tail:
-            largest = max([largest, *(2 * math.prod(shape_of(node)) for node in self._tail if "val" in node.meta)])
-        return 4 * ALLELES * largest
+        sequences = len(self._start.window.start)
+        whole = peak_bytes(self._tail, bytes_of) // sequences
+        return ALLELES * max(4 * largest, whole)
+
+    @property
+    def bytes_per_sequence(self) -> int:
+        """Estimated bytes of the references of one sequence, each with a copy that has the position in front."""
+        tail = set(self._tail)
+        order = sorted(self._nodes, key=lambda node: node in self._drawn)
+        followed = [node for node in order if node not in tail and node not in self._plan.constants]
+        return max(1, 2 * peak_bytes(followed, bytes_of) // len(self._start.window.start))
 
     def before(self, sequence: Tensor, others: Sequence[Tensor], mutants: Tensor) -> Run:
         """Compute what all draws share.
@@ -293,11 +303,20 @@ def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
 
 
 def _multiply_adds(node: fx.Node) -> int:
-    output = math.prod(node.meta["val"].shape)
-    if node.target is aten.convolution.default:
-        weight = arguments(node)[1].meta["val"]
-        return output * math.prod(weight.shape[1:])
-    return output * int(arguments(node)[-1].meta["val"].shape[0])
+    """Return the multiply-adds of a product; of a recurrent layer, its weights times the steps."""
+    target: Any = node.target
+    output = node.meta.get("val")
+    given = [argument.meta.get("val") for argument in node.all_input_nodes]
+    if "rnn" in str(target) or any(name in str(target) for name in (".lstm.", ".gru.")):
+        first, *weights = (value for value in given if isinstance(value, Tensor))
+        return first.numel() // first.shape[-1] * sum(weight.numel() for weight in weights if weight.ndim == 2)
+    formula = flop_registry.get(getattr(target, "overloadpacket", None))
+    if formula is None:
+        return 0
+    find = lambda source: source.meta["val"]  # noqa: E731
+    args: Any = fx.map_arg(node.args, find)
+    kwargs: Any = fx.map_arg(node.kwargs, find)
+    return int(formula(*args, **kwargs, out_val=output)) // 2
 
 
 def _is_first_output(node: fx.Node) -> bool:

@@ -1,5 +1,6 @@
 """What is known of a node of the graph while the local program is made."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,10 +47,11 @@ class Layout:
 
     def size(self, dim: int) -> int:
         """Length of a dimension."""
-        size = 1
-        for atom in self.dims[dim]:
-            size *= self.sizes[atom]
-        return size
+        return math.prod(self.size_of(self.dims[dim]))
+
+    def size_of(self, atoms: tuple[int, ...]) -> tuple[int, ...]:
+        """Lengths of some atoms."""
+        return tuple(self.sizes[atom] for atom in atoms)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,6 +105,18 @@ class Layout:
         dims = [tuple(atom - sum(other < atom for other in gone) for atom in dim_atoms) for dim_atoms in self.dims]
         dims[dim : dim + 1] = [()] if keep else []
         return Layout(tuple(dims), tuple(size for atom, size in enumerate(self.sizes) if atom not in gone))
+
+    def split(self, atom: int, outer: int) -> "Layout":
+        """Return the layout with a channel atom as two, of which the outer one has the length `outer`."""
+        if atom == 0:
+            raise Unsupported("a reshape that splits the position axis")
+
+        def renamed(dim: tuple[int, ...]) -> tuple[int, ...]:
+            parts = [(one, one + 1) if one == atom else (one + (one > atom),) for one in dim]
+            return tuple(part for pair in parts for part in pair)
+
+        sizes = (*self.sizes[:atom], outer, self.sizes[atom] // outer, *self.sizes[atom + 1 :])
+        return Layout(tuple(renamed(dim) for dim in self.dims), sizes)
 
     def with_channels(self, dim: int, size: int) -> "Layout":
         """Return the layout with another length of a channel dimension."""

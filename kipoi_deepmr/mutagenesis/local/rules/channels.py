@@ -1,6 +1,7 @@
 """Operations across channels at each position, and the choice of one entry of an axis."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -21,6 +22,51 @@ def _softmax(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
 @rule(aten.logsumexp.default)
 def _logsumexp(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     return over_channels(plan, node)
+
+
+@rule(aten.var.correction, aten.std.correction)
+def _spread(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    x, dims = with_defaults(node, [None, None])[:2]
+    local, value = plan.local(x), plan.value(x)
+    reduced = [dimension(dim, local.layout) for dim in dims or []]
+    if len(reduced) != 1 or reduced[0] < 0:
+        raise Unsupported("a variance over several axes, or over the batch")
+    axis = local.layout.channel_axis(reduced[0])
+    keep = bool(node.kwargs.get("keepdim", False))
+    correction: Any = node.kwargs.get("correction", 1)
+    output = Local(local.layout.without(reduced[0], keep=keep), local.window, True)
+    return output, lambda run: call(node, value(run), [axis], correction=correction)
+
+
+@rule(aten.native_layer_norm.default)
+def _layer_norm(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    """Follow a normalisation over the channels of each position."""
+    x, shape, weight, bias, eps = arguments(node)
+    local, value = plan.local(x), plan.value(x)
+    if len(shape) != 1:
+        raise Unsupported("a normalisation over several axes")
+    axis = local.layout.channel_axis(len(local.layout.dims) - 1)
+    weight, bias = (None if given is None else plan.constant(given) for given in (weight, bias))
+
+    def normalize(run: Run) -> Tensor:
+        data = value(run).movedim(axis, -1)
+        return torch.nn.functional.layer_norm(data, shape, weight, bias, eps).movedim(-1, axis)
+
+    return Local(local.layout, local.window, True), normalize
+
+
+@rule(aten.linear.default)
+def _linear(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    """Follow a linear layer at each position; its bias is in the reference."""
+    x, weight_node = arguments(node)[:2]
+    local, difference = plan.local(x), plan.difference(x)
+    dim = len(local.layout.dims) - 1
+    axis = local.layout.channel_axis(dim)
+    plan.constant(weight_node)
+    weight = plan.weight(node, "turned", lambda: plan.constant(weight_node).t())
+    plan.owned.add(node)
+    output = Local(local.layout.with_channels(dim, weight.shape[1]), local.window, False)
+    return output, lambda run: plan.product(torch.matmul, difference(run).movedim(axis, -1), weight).movedim(-1, axis)
 
 
 def over_channels(plan: Plan, node: fx.Node) -> tuple[Local, Step]:

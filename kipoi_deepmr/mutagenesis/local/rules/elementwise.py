@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
-from kipoi_deepmr.mutagenesis.local.rules.registry import aten, rule, shape_of
+from kipoi_deepmr.mutagenesis.local.rules.registry import COMPARISONS, aten, feeds_singular, is_singular, rule, shape_of
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments, call
-from kipoi_deepmr.mutagenesis.local.windows import Mover, Window
+from kipoi_deepmr.mutagenesis.local.windows import Mover, Reader, Window
 
 _POINTWISE = (
     aten.relu.default,
@@ -28,7 +28,10 @@ _POINTWISE = (
     aten.softplus.default,
     aten.mish.default,
     aten.exp.default,
+    aten.exp2.default,
     aten.log.default,
+    aten.log2.default,
+    aten.log10.default,
     aten.log1p.default,
     aten.expm1.default,
     aten.sqrt.default,
@@ -38,14 +41,45 @@ _POINTWISE = (
     aten.sin.default,
     aten.cos.default,
     aten.erf.default,
+    aten.sign.default,
+    aten.softshrink.default,
+    aten.hardshrink.default,
+    aten.square.default,
+    aten.logit.default,
+    aten.atan.default,
     aten.reciprocal.default,
     aten.pow.Tensor_Scalar,
     aten.clamp.default,
     aten.clamp_min.default,
     aten.clamp_max.default,
 )
+_ROUNDED = "an argument that is a rounded sum, where a small error makes much"
+# Operations of several operands, any of which may be reached by the mutation, and those whose result is no difference.
+_OF_VALUES = (
+    aten.where.self,
+    aten.where.ScalarSelf,
+    aten.where.ScalarOther,
+    aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor,
+    *(getattr(getattr(aten, name), kind) for name in COMPARISONS for kind in ("Scalar", "Tensor")),
+    aten.logical_and.default,
+    aten.logical_or.default,
+    aten.logical_not.default,
+    aten.bitwise_and.Tensor,
+    aten.bitwise_or.Tensor,
+    aten.bitwise_not.default,
+    aten.lerp.Scalar,
+    aten.lerp.Tensor,
+    aten.addcmul.default,
+    aten.addcdiv.default,
+    aten.pow.Scalar,
+    aten.log_sigmoid_forward.default,
+    aten._to_copy.default,
+)
 _VALUE_READERS = {
     *_POINTWISE,
+    *_OF_VALUES,
+    aten.native_layer_norm.default,
     aten.amax.default,
     aten.max.dim,
     aten.logsumexp.default,
@@ -58,6 +92,8 @@ _VALUE_READERS = {
 def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     x, *rest = arguments(node)
     local, own = plan.local(x), plan.own_value(x)
+    if is_singular(node) and not local.is_value:
+        raise Unsupported(_ROUNDED)
     operation: Any = node.target
     in_place: Any = getattr(aten, f"{operation.overloadpacket.__name__}_", None)
     if own is not None and in_place is not None and operation._overloadname in in_place.overloads():
@@ -66,12 +102,43 @@ def _pointwise(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         value = plan.value(x)
         compute = lambda run: call(node, value(run), *rest, **node.kwargs)  # noqa: E731
     plan.owned.add(node)
-    if any(user.target in _VALUE_READERS for user in node.users):
+    if any(user.target in _VALUE_READERS for user in node.users) or feeds_singular(node):
         return Local(local.layout, local.window, True), compute
     # All that follows reads differences: made here, they need no tensor of their own.
     output = Local(local.layout, local.window, False)
     reference, clear = plan.window(node, local.layout, local.window), plan.clear(output)
     return output, lambda run: clear(compute(run).sub_(reference(run)))
+
+
+@rule(*_OF_VALUES)
+def _of_values(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    """Follow an operation on values: each operand is read in the window that holds what any of them can change."""
+    mutated = [operand for operand in node.all_input_nodes if operand in plan.mutated]
+    locals_ = [plan.local(operand) for operand in mutated]
+    layout, window = locals_[0].layout, locals_[0].window
+    if any(local.layout != layout for local in locals_) or layout.shape != shape_of(node):
+        raise Unsupported("an operation on tensors of unequal shape that the mutation reaches")
+    if is_singular(node) and not all(local.is_value for local in locals_):
+        raise Unsupported(_ROUNDED)
+    for local in locals_[1:]:
+        window = window.united(local.window)
+    readers: dict[fx.Node, Callable[[Run], Any]] = {}
+    for operand in node.all_input_nodes:
+        if operand not in plan.mutated:
+            readers[operand] = plan.window(operand, layout, window)
+        elif plan.local(operand).window.same(window):
+            readers[operand] = plan.value(operand)
+        elif operand.meta["val"].is_floating_point():
+            readers[operand] = plan.patch(operand, window.start, window.width, 0.0)
+        else:
+            raise Unsupported("a choice by what another stretch says")
+
+    def compute(run: Run) -> Tensor:
+        find = lambda operand: readers[operand](run)  # noqa: E731
+        given = call(node, *fx.map_arg(node.args, find), **fx.map_arg(node.kwargs, find))
+        return given[0] if isinstance(given, tuple) else given
+
+    return Local(layout, window, True), compute
 
 
 @rule(
@@ -88,16 +155,24 @@ def _batch_norm(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     scale = torch.rsqrt(plan.constant(variance) + options[-1])
     if weight is not None:
         scale = scale * plan.constant(weight)
-    if not local.is_value:
-        scale = _on_channels(scale, local.layout, 0)
-        plan.owned.add(node)
-        return local, lambda run: run.data[x] * scale
     shift = -plan.constant(mean) * scale
     if bias is not None:
         shift = shift + plan.constant(bias)
-    scale, shift = (_on_channels(vector, local.layout, 0) for vector in (scale, shift))
+    factor, offset = (_on_features(plan, vector, local) for vector in (scale, shift))
     plan.owned.add(node)
-    return local, lambda run: (run.data[x] * scale).add_(shift)
+    if not local.is_value:
+        return local, lambda run: run.data[x] * factor
+    return local, lambda run: (run.data[x] * factor).add_(offset)
+
+
+def _on_features(plan: Plan, vector: Tensor, local: Local) -> Tensor:
+    """Return one number per entry of the first dimension, a channel or a flattened axis, as the data have it."""
+    layout = local.layout
+    if not layout.holds_position(0):
+        return _on_channels(vector, layout, 0)
+    if len(layout.dims) != 1:
+        raise Unsupported("BatchNorm over positions")
+    return Reader(local.window, plan.device)(layout.canonical(vector[None]))
 
 
 def _on_channels(vector: Tensor, layout: Layout, dim: int) -> Tensor:
@@ -144,7 +219,7 @@ def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bo
     )
     is_shift = node.target in (aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar)
     enters_draw = node in plan.drawn and x not in plan.drawn
-    if is_scaling and not node.kwargs and (enters_draw or not local.is_value):
+    if is_scaling and not node.kwargs and (not local.is_value or (enters_draw and not feeds_singular(node))):
         read = plan.difference(x)
         return Local(local.layout, local.window, False), lambda run: call(node, read(run), operand(run))
     if is_shift and first and not local.is_value:
@@ -164,19 +239,56 @@ def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bo
 def _two_mutated(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     left, right = arguments(node)[:2]
     first, second = plan.local(left), plan.local(right)
-    if first.layout != second.layout or first.window.start.shape != second.window.start.shape:
+    if first.window.start.shape != second.window.start.shape:
+        raise Unsupported("an operation on two tensors of unequal batches")
+    layout = first.layout if first.layout.shape == shape_of(node) else second.layout
+    spread = [_broadcast(local.layout, layout) for local in (first, second)]
+    if layout.shape != shape_of(node):
         raise Unsupported("an operation on two tensors of unequal shape that the mutation reaches")
     window = first.window.united(second.window)
-    if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+    is_sum = node.target in (aten.add.Tensor, aten.sub.Tensor)
+    if is_sum and not node.kwargs and first.layout == second.layout and not feeds_singular(node):
         plan.owned.add(node)
-        return Local(first.layout, window, False), _sum(plan, node, window)
+        return Local(layout, window, False), _sum(plan, node, window)
+    if first.is_value and second.is_value and first.window.same(second.window):
+        return Local(layout, window, True), lambda run: call(
+            node, spread[0](run.data[left]), spread[1](run.data[right]), **node.kwargs
+        )
     one, two = plan.moved_difference(left, window), plan.moved_difference(right, window)
-    if node.target in (aten.add.Tensor, aten.sub.Tensor):
-        return Local(first.layout, window, False), lambda run: call(node, one(run), two(run), **node.kwargs)
-    base = [plan.window(part, first.layout, window) for part in (left, right)]
-    return Local(first.layout, window, True), lambda run: call(
-        node, one(run) + base[0](run), two(run) + base[1](run), **node.kwargs
+    if is_sum:
+        return Local(layout, window, False), lambda run: call(
+            node, spread[0](one(run)), spread[1](two(run)), **node.kwargs
+        )
+    base = [plan.window(part, layout, window) for part in (left, right)]
+    return Local(layout, window, True), lambda run: call(
+        node, spread[0](one(run)) + base[0](run), spread[1](two(run)) + base[1](run), **node.kwargs
     )
+
+
+def _broadcast(given: Layout, wanted: Layout) -> Callable[[Tensor], Tensor]:
+    """Return what brings data of one layout to axes of another, which has channels where it has length 1."""
+    if given == wanted:
+        return lambda data: data
+    if len(given.dims) != len(wanted.dims):
+        raise Unsupported("an operation on two tensors of unequal shape that the mutation reaches")
+    places: list[int | None] = [None] * len(wanted.sizes)
+    for own, other in zip(given.dims, wanted.dims, strict=True):
+        if own and (len(own) != len(other) or given.size_of(own) != wanted.size_of(other)):
+            raise Unsupported("an operation on two tensors of unequal shape that the mutation reaches")
+        for atom, place in zip(own, other, strict=False):
+            places[place] = atom
+    if places[0] != 0:
+        raise Unsupported("a tensor for all positions, with one for each")
+    order = [3 + atom for atom in places if atom is not None]
+
+    def bring(data: Tensor) -> Tensor:
+        data = data.permute(0, 1, 2, *order)
+        for place, atom in enumerate(places):
+            if atom is None:
+                data = data.unsqueeze(3 + place)
+        return data
+
+    return bring
 
 
 def _sum(plan: Plan, node: fx.Node, window: Window) -> Step:

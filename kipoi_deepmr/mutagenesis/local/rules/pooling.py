@@ -1,6 +1,7 @@
 """Pooling, and means and maxima over all positions."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ from torch import Tensor, fx
 
 from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
 from kipoi_deepmr.mutagenesis.local.rules.channels import over_channels
-from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, rule, shape_of, with_defaults
+from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, feeds_singular, rule, shape_of, with_defaults
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Rows, Unsupported, arguments
 from kipoi_deepmr.mutagenesis.local.windows import Window
+
+# Stands where there is no entry: roots, logarithms and reciprocals of it are finite.
+_ANY = 0.5
 
 
 def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) -> tuple[Window, int, int, Window]:
@@ -57,8 +61,9 @@ def _max_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         first, *others = _taps(patch(run), size, step, window.width)
         for other in others:
             first = torch.maximum(first, other)
-        if gone is not None:  # nothing but the padding's -inf, which zero cannot multiply away
-            first = first.masked_fill(gone.reshape(*gone.shape, *(1 for _ in layout.sizes[1:])), 0.0)
+        if gone is not None:
+            # Nothing but the padding's -inf, which zero cannot multiply away, nor what a logarithm makes of zero.
+            first = first.masked_fill(gone.reshape(*gone.shape, *(1 for _ in layout.sizes[1:])), _ANY)
         return first
 
     return pooled, pool
@@ -74,15 +79,24 @@ def _average_pool(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     inside = np.minimum(end, stretch.length) - np.maximum(begin, 0)
     counted = np.full(begin.shape, divisor) if divisor else end - begin if include else inside
     output = Local(Layout(local.layout.dims, (window.length, *local.layout.sizes[1:])), window, False)
-    weight = torch.from_numpy(1.0 / np.maximum(counted, 1)).to(plan.device, torch.float32)[:, :, None]
+    weight = torch.from_numpy(1.0 / np.maximum(counted, 1)).to(plan.device)[:, :, None]
     weight = weight.reshape(*weight.shape, *(1 for _ in local.layout.sizes[1:]))
-    moved, clear = plan.moved_difference(x, stretch), plan.clear(output)
+    if feeds_singular(node):
+        output = replace(output, is_value=True)
+        moved, clear = plan.patch(x, stretch.start, stretch.width, 0.0), lambda data: data
+    else:
+        moved, clear = plan.moved_difference(x, stretch), plan.clear(output)
 
     def pool(run: Run) -> Tensor:
         first, *others = _taps(moved(run), size, step, window.width)
         for other in others:
             first = first + other
         return clear(first * weight.to(first.dtype))
+
+    if window.length == 1 and not output.is_value and stretch.start.max() <= 0 and size >= stretch.length:
+        # All positions: the changed ones alone, without the stretch of zeros around them.
+        difference = plan.difference(x)
+        return output, lambda run: difference(run).sum(3, keepdim=True) * weight.to(difference(run).dtype)
 
     return output, pool
 

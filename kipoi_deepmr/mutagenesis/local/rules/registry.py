@@ -40,3 +40,34 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 def dimension(dim: int, layout: Layout) -> int:
     """Return a dimension counted without the batch; -1 is the batch."""
     return (dim if dim >= 0 else dim + len(layout.dims) + 1) - 1
+
+
+COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne")
+_SINGULAR = {aten.sqrt.default, aten.rsqrt.default, aten.log.default, aten.log2.default, aten.log10.default}
+_SINGULAR |= {aten.reciprocal.default, aten.sign.default}
+_SINGULAR |= {getattr(getattr(aten, name), kind) for name in COMPARISONS for kind in ("Scalar", "Tensor")}
+_ENDS = {aten.convolution.default, aten.addmm.default, aten.mm.default, aten.bmm.default}
+
+
+def is_singular(node: fx.Node) -> bool:
+    """Tell whether an operation makes much of a small error of its argument: near zero, or at a threshold."""
+    if node.target is aten.pow.Tensor_Scalar:
+        exponent = arguments(node)[1]
+        return exponent < 1
+    return node.target in _SINGULAR
+
+
+def feeds_singular(node: fx.Node) -> bool:
+    """Tell whether a node's values reach such an operation before they are weighted and summed.
+
+    They then have to be those of the mutant: reference plus difference is not exactly 0 where the mutant is.
+    """
+    seen, open_ = set(), list(node.users)
+    while open_:
+        user = open_.pop()
+        if is_singular(user):
+            return True
+        if user not in seen and user.target not in _ENDS:
+            seen.add(user)
+            open_.extend(user.users)
+    return False

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.local.plan import Plan, Step
+from kipoi_deepmr.mutagenesis.local.plan import Plan, Run, Step
 from kipoi_deepmr.mutagenesis.local.rules.registry import aten, dimension, rule, shape_of, with_defaults
 from kipoi_deepmr.mutagenesis.local.state import Layout, Local, Unsupported, arguments
 from kipoi_deepmr.mutagenesis.local.windows import Window
@@ -43,19 +43,42 @@ def _reshape(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     strands = local.window.start.shape[0]
     if node.meta["val"].shape[0] != strands:
         raise Unsupported("a reshape of the batch axis")
-    atoms = local.layout.order
+    layout, data_shape = local.layout, []
+    while True:
+        dims, broken = _grouped(layout, shape_of(node))
+        if broken is None:
+            break
+        layout = layout.split(*broken)
+        data_shape.append((3 + broken[0], layout.sizes[broken[0] : broken[0] + 2]))
+
+    def split(run: Run) -> Tensor:
+        data = run.data[x]
+        for axis, sizes in data_shape:
+            data = data.unflatten(axis, sizes)
+        return data
+
+    return Local(Layout(dims, layout.sizes), local.window, local.is_value), split
+
+
+def _grouped(layout: Layout, shape: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, int] | None]:
+    """Return the atoms of each new dimension, or the atom that has to be split first and the length of its outer part."""
+    atoms = layout.order
     dims: list[tuple[int, ...]] = []
-    for size in shape_of(node):
+    for size in shape:
         taken: list[int] = []
-        while math.prod(local.layout.sizes[atom] for atom in taken) < size and atoms:
-            taken.append(atoms.pop(0))
-        if math.prod(local.layout.sizes[atom] for atom in taken) != size:
+        while (before := math.prod(layout.size_of(tuple(taken)))) < size and atoms:
+            atom = atoms.pop(0)
+            outer, rest = divmod(size, before)
+            if layout.sizes[atom] > outer and not rest and layout.sizes[atom] % outer == 0:
+                return (), (atom, outer)
+            taken.append(atom)
+        if math.prod(layout.size_of(tuple(taken))) != size:
             raise Unsupported("a reshape that splits an axis")
         dims.append(tuple(taken))
     if atoms:  # a position axis of length 1
         spare = next((dim for dim in reversed(range(len(dims))) if not dims[dim]), len(dims) - 1)
         dims[spare] = (*dims[spare], *atoms)
-    return Local(Layout(tuple(dims), local.layout.sizes), local.window, local.is_value), lambda run: run.data[x]
+    return tuple(dims), None
 
 
 @rule(aten.permute.default, aten.transpose.int, aten.t.default)
@@ -95,21 +118,35 @@ def _flip(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
 
 @rule(aten.cat.default)
 def _cat(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
-    parts = arguments(node)[0]
-    axis = arguments(node)[1] if len(arguments(node)) > 1 else 0
-    locals_ = [plan.local(part) for part in parts]
+    parts, axis = with_defaults(node, [None, 0])
+    reached = {part: plan.local(part) for part in parts if part in plan.mutated}
+    locals_ = list(reached.values())
     dim = dimension(axis, locals_[0].layout)
     if dim < 0:
-        return _cat_strands(plan, parts, locals_)
+        if len(locals_) < len(parts):
+            raise Unsupported("a stack on the batch axis with what the mutation does not reach")
+        return _cat_strands(plan, parts, [plan.local(part) for part in parts])
     if any(local.layout.dims != locals_[0].layout.dims for local in locals_):
         raise Unsupported("a concatenation of unequal axes")
     channel = locals_[0].layout.channel_axis(dim)
     window = locals_[0].window
     for local in locals_[1:]:
         window = window.united(local.window)
-    read = [plan.moved_difference(part, window) for part in parts]
-    layout = locals_[0].layout.with_channels(dim, sum(local.layout.size(dim) for local in locals_))
-    return Local(layout, window, False), lambda run: torch.cat([part(run) for part in read], channel)
+    sizes = [part.meta["val"].shape[dim + 1] for part in parts]
+    read = [plan.moved_difference(part, window) if part in reached else None for part in parts]
+    layout = locals_[0].layout.with_channels(dim, sum(sizes))
+
+    def join(run: Run) -> Tensor:
+        found = [None if one is None else one(run) for one in read]
+        like = next(data for data in found if data is not None)
+        # What the mutation does not reach does not differ from the reference.
+        shapes = [[*like.shape[:channel], size, *like.shape[channel + 1 :]] for size in sizes]
+        return torch.cat(
+            [like.new_zeros(shape) if data is None else data for data, shape in zip(found, shapes, strict=True)],
+            channel,
+        )
+
+    return Local(layout, window, False), join
 
 
 def _cat_strands(plan: Plan, parts: Sequence[fx.Node], locals_: Sequence[Local]) -> tuple[Local, Step]:
@@ -121,6 +158,28 @@ def _cat_strands(plan: Plan, parts: Sequence[fx.Node], locals_: Sequence[Local])
     read = [plan.moved_difference(part, window) for part, window in zip(parts, windows, strict=True)]
     window = Window(np.concatenate([window.start for window in windows]), windows[0].width, length)
     return Local(locals_[0].layout, window, False), lambda run: torch.cat([part(run) for part in read])
+
+
+@rule(aten.stack.default)
+def _stack(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
+    parts, axis = with_defaults(node, [None, 0])
+    locals_ = [plan.local(part) for part in parts]
+    layout = locals_[0].layout
+    dim = (axis if axis >= 0 else axis + len(layout.dims) + 2) - 1
+    if dim < 0 or any(local.layout != layout for local in locals_):
+        raise Unsupported("a stack of unequal shapes, or along the batch")
+    window = locals_[0].window
+    for local in locals_[1:]:
+        window = window.united(local.window)
+    is_value = all(local.is_value and local.window.same(window) for local in locals_)
+    read = [plan.value(part) if is_value else plan.moved_difference(part, window) for part in parts]
+    # A new atom, the last axis of the data, unless there is one part only.
+    atoms = (len(layout.sizes),) if len(parts) > 1 else ()
+    dims = (*layout.dims[:dim], atoms, *layout.dims[dim:])
+    sizes = (*layout.sizes, *(len(parts) for _ in atoms))
+    if not atoms:
+        return Local(Layout(dims, sizes), window, is_value), read[0]
+    return Local(Layout(dims, sizes), window, is_value), lambda run: torch.stack([part(run) for part in read], -1)
 
 
 @rule(aten.slice.Tensor)
@@ -169,8 +228,13 @@ def _pad(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
         left, right = padding[2 * pair : 2 * pair + 2]
         if not (left or right):
             continue
-        if local.layout.dims[dim] != (0,) or left < 0 or right < 0:
+        if local.layout.dims[dim] != (0,):
             raise Unsupported("padding of an axis other than the position")
+        if left < 0 or right < 0:
+            if left > 0 or right > 0:
+                raise Unsupported("padding on one side and a crop on the other")
+            plan.shifts[node] = -left
+            return _crop(plan, x, range(-left, window.length + right))
         window = window.shifted(left, window.length + left + right)
         plan.shifts[node] = -left
     layout = Layout(local.layout.dims, (window.length, *local.layout.sizes[1:]))
@@ -192,6 +256,24 @@ def _index(plan: Plan, node: fx.Node) -> tuple[Local, Step]:
     index = plan.constant(chosen)
     if dim < 0 or index.ndim != 1 or index.dtype == torch.bool:
         raise Unsupported("an index into the batch, or by a mask")
+    if local.layout.dims[dim] == (0,):
+        return _index_positions(plan, node, index.tolist())
     channel = local.layout.channel_axis(dim)
     layout = local.layout.with_channels(dim, len(index))
     return Local(layout, local.window, local.is_value), lambda run: run.data[x].index_select(channel, index)
+
+
+def _index_positions(plan: Plan, node: fx.Node, index: list[int]) -> tuple[Local, Step]:
+    """Follow an index that names a stretch of the positions, or all of them from the end to the beginning."""
+    x = arguments(node)[0]
+    local = plan.local(x)
+    length = local.window.length
+    index = [position % length for position in index]
+    if index == list(range(length - 1, -1, -1)):
+        plan.mirrored.add(node)
+        return Local(local.layout, local.window.mirrored(), local.is_value), lambda run: run.data[x].flip(3)
+    stretch = range(index[0], index[0] + len(index)) if index else range(0)
+    if index != list(stretch):
+        raise Unsupported("positions in another order")
+    plan.shifts[node] = stretch.start
+    return _crop(plan, x, stretch)

@@ -28,7 +28,7 @@ def test_every_single_variant_of_mendelian_randomization(source: str, name: str)
         if "single variants" not in record.key or record.value is None:
             continue
         order = "second" if record.options.get("weights") == "delta" else "first"
-        result = mr.ratio(*inputs(dataset), order=order, psi=record.options.get("psi", 0.0))
+        result = mr.wald_ratio(*inputs(dataset), order=order, psi=record.options.get("psi", 0.0))
         wanted = {ours: np.array(record.value[theirs]) for theirs, ours in FIELDS.items() if theirs in record.value}
         size = wanted["estimate"].size
         answered = np.isfinite(wanted["estimate"]) & np.isfinite(wanted["se"]) & (wanted["se"] > 0)
@@ -46,7 +46,7 @@ def test_two_sample_mr_ratios(source: str, name: str) -> None:
     for record in dataset.records:
         if record.function not in ("mr_wald_ratio", "mr_singlesnp") or record.value is None:
             continue
-        result = mr.ratio(*inputs(dataset))
+        result = mr.wald_ratio(*inputs(dataset))
         size = dataset.data["bx"].size
         b, se, p = (
             np.atleast_1d(np.asarray(record.value[key], dtype=float))[:size]
@@ -63,19 +63,19 @@ def test_two_sample_mr_ratios(source: str, name: str) -> None:
 def test_scale_and_sign(seed: int, exposure: float, outcome: float) -> None:
     bx, bxse, by, byse = draw(seed, 6)
     for options in ({}, {"order": "second", "psi": 0.4}):
-        plain = mr.ratio(bx, bxse, by, byse, **options)
-        scaled = mr.ratio(bx * exposure, bxse * exposure, by * outcome, byse * outcome, **options)
+        plain = mr.wald_ratio(bx, bxse, by, byse, **options)
+        scaled = mr.wald_ratio(bx * exposure, bxse * exposure, by * outcome, byse * outcome, **options)
         assert_close(scaled.estimate * exposure / outcome, plain.estimate, rtol=1e-9)
         assert_close(scaled.se * exposure / outcome, plain.se, rtol=1e-9)
-        assert_same_fit(mr.ratio(-bx, bxse, -by, byse, **options), plain)
+        assert_same_fit(mr.wald_ratio(-bx, bxse, -by, byse, **options), plain)
 
 
 def test_the_second_order_counts_the_error_of_the_exposure() -> None:
-    result = mr.ratio([2.0], [0.3], [3.0], [0.4], order="second", psi=0.5)
+    result = mr.wald_ratio([2.0], [0.3], [3.0], [0.4], order="second", psi=0.5)
     variance = 0.4**2 / 4 + 9 * 0.3**2 / 16 - 2 * 0.5 * 3 * 0.3 * 0.4 / 8
     assert_close(result.se, [np.sqrt(variance)], rtol=1e-14)
     assert_close(result.pvalue, 2 * stats.norm.sf(1.5 / result.se), rtol=1e-12)
-    assert mr.ratio([2.0], [np.nan], [3.0], [0.4]).status == Status.OK
+    assert mr.wald_ratio([2.0], [np.nan], [3.0], [0.4]).status == Status.OK
 
 
 def test_reasons() -> None:
@@ -90,7 +90,7 @@ def test_reasons() -> None:
         Status.INVALID_EFFECT,
     ]
     for options in ({}, {"order": "second"}):
-        result = mr.ratio(bx, np.zeros(7), by, byse, **options)
+        result = mr.wald_ratio(bx, np.zeros(7), by, byse, **options)
         assert list(result.status[:5]) == expected
         assert result.status[5] != Status.OK
         assert result.status[6] == Status.OK
@@ -100,7 +100,7 @@ def test_reasons() -> None:
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3), (2, 3)])
 def test_shapes(shape: tuple[int, ...]) -> None:
-    result = mr.ratio(*(np.ones(shape) for _ in range(4)))
+    result = mr.wald_ratio(*(np.ones(shape) for _ in range(4)))
     assert result.estimate.shape == result.status.shape == shape
 
 
@@ -109,4 +109,4 @@ def test_shapes(shape: tuple[int, ...]) -> None:
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mr.ratio([1.0], [1.0], [1.0], [1.0], **options)
+        mr.wald_ratio([1.0], [1.0], [1.0], [1.0], **options)

@@ -20,8 +20,8 @@ _WEIGHTS = {"first": "simple", "second": "delta"}
 
 
 @dataclass(frozen=True, eq=False)
-class RatioResult:
-    """Estimates of `ratio`, one for each variant.
+class WaldRatioResult:
+    """Estimates of `wald_ratio`, one for each variant.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class RatioResult:
     status: IntArray
 
 
-def ratio(
+def wald_ratio(
     bx: npt.ArrayLike,
     bxse: npt.ArrayLike,
     by: npt.ArrayLike,
@@ -53,7 +53,7 @@ def ratio(
     order: str = "first",
     psi: npt.ArrayLike = 0.0,
     alpha: float = 0.05,
-) -> RatioResult:
+) -> WaldRatioResult:
     r"""Wald ratio of each variant, with its standard error to first or second order of the delta method.
 
     .. math:: \hat\beta_j = y_j / x_j, \qquad
@@ -75,7 +75,7 @@ def ratio(
 
     Returns
     -------
-    RatioResult
+    WaldRatioResult
         Arrays of shape (..., J). A variant with bx = 0 has no estimate.
 
     Raises
@@ -94,7 +94,7 @@ def ratio(
     columns = (column[..., None] for column in (data.bx, data.bxse, data.by, data.byse))
     alone = ivw(*columns, model="fixed", weights=_WEIGHTS[order], psi=given[..., None], alpha=alpha)
     unlit = (alone.n_instruments == 1) & (data.bx == 0) & (alone.status == Status.TOO_FEW_INSTRUMENTS)
-    return RatioResult(
+    return WaldRatioResult(
         estimate=alone.estimate,
         se=alone.se,
         ci_low=alone.ci_low,
