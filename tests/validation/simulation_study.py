@@ -48,7 +48,7 @@ SHARES = {
     "draws": (1.0, 0.25),
     "iterative": (1.0, 0.25),
     "slow": (1.0, 0.1),
-    "slowest": (0.2, 0.05),
+    "slowest": (1.0, 0.05),
 }
 MIDDLE_ERRORS = Errors(0.4, 8)
 COHERENCES = (0.0, 0.03, 0.2)
