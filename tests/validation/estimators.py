@@ -8,7 +8,7 @@ from kipoi_deepmr import mr
 from tests.validation.design import DRAWS, Sample
 
 # Bootstrap draws of medians and modes, whose standard errors are estimated again in every replication.
-BOOT = 200
+BOOT = 100
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Estimator:
     run : callable
         From a sample to a result of `kipoi_deepmr.mr`.
     effort : str
-        ``closed``, ``iterative``, ``draws``, ``slow`` or ``slowest``: decides how often and where it is run.
+        ``closed``, ``iterative``, ``draws``, ``slow`` or ``slowest``: decides how often it is run.
     """
 
     run: Callable[[Sample], Any]

@@ -1,17 +1,21 @@
 """Bias, coverage, type I error and power of every estimator on data like those of a run.
 
     python -m tests.validation.simulation_study [--replications 1000] [--quick] [--estimators NAME ...] [--output FOLDER]
+                                                [--resume]
 
 Writes results.csv.gz (a row per condition and estimator) and RESULTS.md (tables); README.md tells aims and design.
 Random numbers do not depend on the estimators: with --estimators the rows of these are replaced, the others kept.
+Each level of the errors is written to FOLDER/parts when it is done; --resume takes those that are there.
 """
 
 import argparse
 import itertools
 import logging
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +42,15 @@ SEED = 20
 VARIANTS = 300
 # Replications that share a block of memory.
 BLOCK = 100
-# Shares of --replications: where there is no effect and pleiotropy is none or balanced, and elsewhere.
+# Shares of --replications: where there is no effect, and where there is one.
 SHARES = {
     "closed": (1.0, 1.0),
     "draws": (1.0, 0.25),
     "iterative": (1.0, 0.25),
-    "slow": (0.2, 0.2),
-    "slowest": (0.05, 0.05),
+    "slow": (1.0, 0.1),
+    "slowest": (1.0, 0.05),
 }
-# Slow estimators run where the errors are in between.
-SLOW_ERRORS = Errors(0.4, 8)
+MIDDLE_ERRORS = Errors(0.4, 8)
 COHERENCES = (0.0, 0.03, 0.2)
 COHERENT_CELLS = tuple(
     Cell(Errors(0.4, 8, coherence), 20, "none", slope) for coherence in COHERENCES for slope in SLOPES
@@ -80,24 +83,38 @@ class Plan:
 
 
 FULL = Plan(1000, tuple(ESTIMATORS), tuple(Errors(*pair) for pair in itertools.product(CORRELATIONS, FACTORS)))
-QUICK = Plan(20, tuple(ESTIMATORS), (SLOW_ERRORS,))
+QUICK = Plan(20, tuple(ESTIMATORS), (MIDDLE_ERRORS,))
 
 
-def study(plan: Plan) -> list[Performance]:
-    """Run the designs of a plan."""
+def study(plan: Plan, folder: Path | None = None, *, resume: bool = False) -> list[Performance]:
+    """Run the designs of a plan; keep each part in a folder, or take what is there of an earlier run."""
     rows: list[Performance] = []
+    for name, run in _parts(plan):
+        path = folder / f"{name}.csv.gz" if folder else None
+        if path and resume and path.exists():
+            rows += read(path)
+            continue
+        found = run()
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, found)
+        rows += found
+        logger.info("%s: %d rows", name, len(rows))
+    return ordered(rows)
+
+
+def _parts(plan: Plan) -> Iterator[tuple[str, Callable[[], list[Performance]]]]:
+    """Yield the parts of the designs that share their errors, by name."""
     if "factorial" in plan.designs:
         for errors in plan.errors:
-            rows += run_cells(plan, "factorial", list(factorial(errors)))
-            logger.info("%s: %d rows", errors, len(rows))
+            name = f"factorial-{errors.correlation:g}-{errors.factors}"
+            yield name, partial(run_cells, plan, "factorial", list(factorial(errors)))
     if "coherence" in plan.designs:
         for coherence in COHERENCES:
-            rows += run_cells(
-                plan, "coherence", [cell for cell in COHERENT_CELLS if cell.errors.coherence == coherence]
-            )
+            cells = [cell for cell in COHERENT_CELLS if cell.errors.coherence == coherence]
+            yield f"coherence-{coherence:g}", partial(run_cells, plan, "coherence", cells)
     if "mutagenesis" in plan.designs:
-        rows += _mutagenesis(plan)
-    return ordered(rows)
+        yield "mutagenesis", partial(_mutagenesis, plan)
 
 
 def ordered(rows: list[Performance]) -> list[Performance]:
@@ -125,9 +142,7 @@ def run_cells(plan: Plan, design: str, cells: list[Cell]) -> list[Performance]:
     errors = cells[0].errors
     seed = [SEED, int(100 * errors.correlation), errors.factors, int(1000 * errors.coherence)]
     rng = np.random.default_rng(seed)
-    slow = errors == SLOW_ERRORS
-    names = [name for name in plan.estimators if slow or not ESTIMATORS[name].effort.startswith("slow")]
-    results: Results = {(cell, name): [] for cell in cells for name in names}
+    results: Results = {(cell, name): [] for cell in cells for name in plan.estimators}
     for first, count in _blocks(plan.replications):
         replications = Replications.draw(rng, errors, count, VARIANTS)
         for cell in cells:
@@ -160,9 +175,8 @@ def _run(results: Results, cell: Cell, first: int, plan: Plan, sample: Sample) -
 
 
 def _replications(plan: Plan, name: str, cell: Cell) -> int:
-    valid, other = SHARES[ESTIMATORS[name].effort]
-    null = cell.slope == 0 and cell.pleiotropy in ("none", "balanced")
-    return max(2, round((valid if null else other) * plan.replications))
+    null, effect = SHARES[ESTIMATORS[name].effort]
+    return max(2, round((null if cell.slope == 0 else effect) * plan.replications))
 
 
 def _blocks(replications: int, size: int = BLOCK) -> Iterator[tuple[int, int]]:
@@ -190,19 +204,21 @@ def main() -> None:
     parser.add_argument("--replications", type=int, default=FULL.replications)
     parser.add_argument("--quick", action="store_true", help="one level of the errors, 20 replications")
     parser.add_argument("--estimators", nargs="+", choices=list(ESTIMATORS), default=list(ESTIMATORS), metavar="NAME")
+    parser.add_argument("--resume", action="store_true", help="take the parts that an earlier run has finished")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     start = time.perf_counter()
     plan = QUICK if arguments.quick else replace(FULL, replications=arguments.replications)
-    rows = study(replace(plan, estimators=tuple(arguments.estimators)))
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    parts = arguments.output / "parts"
+    rows = study(replace(plan, estimators=tuple(arguments.estimators)), parts, resume=arguments.resume)
     path = arguments.output / "results.csv.gz"
     if len(arguments.estimators) < len(ESTIMATORS) and path.exists():
         rows = ordered([*rows, *(row for row in read(path) if row.estimator not in arguments.estimators)])
     write(path, rows)
     # From the rounded table, so that replacing some rows gives what one run gives.
     (arguments.output / "RESULTS.md").write_text(digest(read(path)))
+    shutil.rmtree(parts)
     logger.info("%d rows in %.0f s, in %s", len(rows), time.perf_counter() - start, arguments.output)
 
 
