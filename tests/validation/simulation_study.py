@@ -57,6 +57,7 @@ COHERENT_CELLS = tuple(
 )
 MUTAGENESIS_VARIANTS, MUTAGENESIS_STRONG = 3000, 45
 MUTAGENESIS_SLOPES = (0.0, 0.8)
+# Of its replications where there is an effect.
 MUTAGENESIS_SHARE = 0.2
 
 
@@ -154,14 +155,15 @@ def run_cells(plan: Plan, design: str, cells: list[Cell]) -> list[Performance]:
 
 def _mutagenesis(plan: Plan) -> list[Performance]:
     rows = []
-    smaller = replace(plan, replications=max(2, int(MUTAGENESIS_SHARE * plan.replications)))
     for slope in MUTAGENESIS_SLOPES:
+        share = 1.0 if slope == 0 else MUTAGENESIS_SHARE
+        chosen = replace(plan, replications=max(2, int(share * plan.replications)))
         rng = np.random.default_rng([SEED, 3])
         cell = Cell(Errors(0.4, 20), 10, "none", slope)
         results: Results = {(cell, name): [] for name in plan.estimators}
-        for first, count in _blocks(smaller.replications, BLOCK // 10):
+        for first, count in _blocks(chosen.replications, BLOCK // 10):
             sample = draw_mutagenesis(rng, count, MUTAGENESIS_VARIANTS, MUTAGENESIS_STRONG, slope)
-            _run(results, cell, first, smaller, sample)
+            _run(results, cell, first, chosen, sample)
         rows += [_row("mutagenesis", cell, name, measure(found, slope)) for (_, name), found in results.items()]
     return rows
 
