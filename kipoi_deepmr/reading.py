@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import EFFECTS_GROUP, explained
+from kipoi_deepmr.cube import CONTROLS_GROUP, EFFECTS_GROUP, explained
 from kipoi_deepmr.errors import SelectionError, suggestion
 
 _VARIANTS_AT_ONCE = 2**15
@@ -35,7 +35,8 @@ def select(
     Returns
     -------
     xarray.DataTree
-        The same groups with the same attributes, in the order of the store.
+        The same groups with the same attributes, in the order of the store; of shuffled sequences those that come from
+        the chosen ones.
 
     Raises
     ------
@@ -45,10 +46,17 @@ def select(
     asked = {terms.EXPOSURE: exposure, terms.OUTCOME: outcome, terms.SEQUENCE: sequence}
     effects = results[EFFECTS_GROUP].to_dataset()
     kept = {dim: _matching(read(effects, dim), wanted, dim) for dim, wanted in asked.items() if len(wanted)}
+    of_controls = kept
+    if terms.SEQUENCE in kept and CONTROLS_GROUP in results.children:
+        chosen = read(effects, terms.SEQUENCE)[kept[terms.SEQUENCE]]
+        names = read(results[CONTROLS_GROUP][EFFECTS_GROUP].to_dataset(), terms.SEQUENCE)
+        origins = [name.rpartition(terms.SHUFFLE)[0] for name in names]
+        of_controls = {**kept, terms.SEQUENCE: np.flatnonzero(np.isin(origins, chosen))}
     groups = {}
     for node in results.subtree:
         dataset = node.to_dataset()
-        groups[node.path] = dataset.isel({dim: index for dim, index in kept.items() if dim in dataset.dims})
+        indices = of_controls if node.path.startswith(f"/{CONTROLS_GROUP}/") else kept
+        groups[node.path] = dataset.isel({dim: index for dim, index in indices.items() if dim in dataset.dims})
     return xr.DataTree.from_dict(groups)
 
 

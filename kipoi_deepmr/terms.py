@@ -12,6 +12,8 @@ ALLELE = "allele"
 METHOD = "method"
 DRAW = "draw"
 DIRECTION = "direction"
+# Between the name of a sequence and the number of a shuffle of it.
+SHUFFLE = " shuffle "
 
 ALLELES = ("A", "C", "G", "T")
 UNKNOWN_BASE = "N"

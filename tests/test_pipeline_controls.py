@@ -15,6 +15,7 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
 from kipoi_deepmr.pipeline import check, re_estimate, run
+from kipoi_deepmr.reading import select
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_pipeline import assert_same_results, stop_after, windows_of
 
@@ -141,6 +142,19 @@ def test_kept_draws_are_permuted_as_a_plain_loop_does(tmp_path):
     assert (tree["local"]["n_permuted"].values > 0).any((0, 1, 2)).all()
     again = re_estimate(tmp_path / "out.zarr", controls={"permuted_exposure": PERMUTED, "seed": 3})
     assert_same_results(again, tree)
+
+
+def test_chosen_sequences_bring_their_own_shuffles(folder):
+    whole = open_results(folder / "out.zarr")
+    chosen = whole["effects"]["sequence"].values[[1, 3]].tolist()
+    part = select(whole, sequence=chosen)
+    for name in ("effects", "local"):
+        assert part[name]["sequence"].values.tolist() == chosen
+        shuffles = part[f"controls/{name}"]["sequence"].values.tolist()
+        assert sorted(shuffles) == sorted(f"{origin} shuffle {number}" for origin in chosen for number in (1, 2))
+        xr.testing.assert_identical(
+            part[f"controls/{name}"].to_dataset(), whole[f"controls/{name}"].to_dataset().sel(sequence=shuffles)
+        )
 
 
 def make_store(folder, effect, seed=0):

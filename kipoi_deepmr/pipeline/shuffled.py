@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kipoi_deepmr import terms
 from kipoi_deepmr.cube import Template
 from kipoi_deepmr.mutagenesis import Block
 from kipoi_deepmr.pipeline.controls import generator_of, settings_of_shuffles
@@ -34,7 +35,7 @@ class ShuffledJob(Job):
 
     def names(self) -> list[str]:
         """Return the names, which decide the shuffle and its draws."""
-        return [f"{name} shuffle {number}" for name, number in zip(super().names(), self.numbers, strict=True)]
+        return [f"{name}{terms.SHUFFLE}{number}" for name, number in zip(super().names(), self.numbers, strict=True)]
 
     def codes(self, indices: Sequence[int]) -> NDArray[np.int8]:
         """Return the shuffled bases, shape (sequence, length)."""
