@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from scipy import stats
@@ -14,6 +15,7 @@ from kipoi_deepmr import meta, mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
+from kipoi_deepmr.exports import export
 from kipoi_deepmr.pipeline import check, re_estimate, run
 from kipoi_deepmr.reading import select
 from tests.kipoi_models import plain_loop, write_project
@@ -155,6 +157,18 @@ def test_chosen_sequences_bring_their_own_shuffles(folder):
         xr.testing.assert_identical(
             part[f"controls/{name}"].to_dataset(), whole[f"controls/{name}"].to_dataset().sel(sequence=shuffles)
         )
+
+
+def test_tables_of_shuffled_sequences_are_written_beside_the_others(folder, tmp_path):
+    paths = export(folder / "out.zarr", "tsv", tmp_path / "tables")
+    tree = open_results(folder / "out.zarr")
+    assert {"control_local.tsv", "control_global.tsv", "local.tsv"} < {path.name for path in paths}
+    local = pd.read_csv(tmp_path / "tables/control_local.tsv", sep="\t")
+    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "method")
+    bound = tree["controls/local"]["bound"].values
+    values = np.concatenate([expected.values[e][:, bound[e]].ravel() for e in range(len(bound))])
+    np.testing.assert_allclose(local["b"], values, rtol=1e-6)
+    assert local["sequence"].str.contains(" shuffle ").all()
 
 
 def make_store(folder, effect, seed=0):

@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.cube import CONTROLS_GROUP, EFFECTS_GROUP, LOCAL_GROUP, REVERSE_GROUP, open_results
+from kipoi_deepmr.cube import CONTROLS_GROUP, EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP, open_results
 from kipoi_deepmr.errors import OutputError, SelectionError, StoreError, suggestion
 from kipoi_deepmr.exports.files import Files
 from kipoi_deepmr.exports.writers import (
@@ -30,9 +30,7 @@ from kipoi_deepmr.tracks import SUMMARIES, SUMMARY_MEANINGS, bed_lines, bedgraph
 from kipoi_deepmr.tracks.names import distinct, vcf_keys
 
 _VARIANT_TABLES = ("harmonised", "single_variant", "leave_one_out")
-_TABLES = (*_VARIANT_TABLES, "local", "global")
-_REVERSE_TABLES = ("reverse_local", "reverse_global")
-_CONTROL_TABLES = {False: "control_global", True: "control_reverse_global"}
+_ESTIMATE_TABLES = ("local", "global")
 # What file systems and browsers do not like.
 _FORBIDDEN_IN_FILES = r"[^\w.+-]"
 _MUTANTS = len(terms.ALLELES) - 1
@@ -61,7 +59,8 @@ def export(
     format
         ``tsv`` or ``parquet``: the tables `harmonised`, `single_variant`, `leave_one_out` and `local` under the names of
         TwoSampleMR and `global` under those of metafor (see `kipoi_deepmr.tables`); with estimates of both directions
-        `reverse_local` and `reverse_global`, with shuffled sequences `control_global` (and `control_reverse_global`), too.
+        `reverse_local` and `reverse_global`, with shuffled sequences `control_local` and `control_global` (and
+        `control_reverse_local`, `control_reverse_global`), too.
         ``bedgraph`` or ``bigwig``: effects along the genome, a file per task (see `kipoi_deepmr.tracks.signal`).
         ``bed``: sequences with their local effects, a file per exposure, outcome and method
         (see `kipoi_deepmr.tracks.bed_lines`).
@@ -145,9 +144,16 @@ class _Export:
 
     @property
     def tables(self) -> list[str]:
-        reverse = _REVERSE_TABLES if REVERSE_GROUP in self.results.children else ()
-        controls = [_CONTROL_TABLES[way == "reverse"] for way, control, _ in every_estimate(self.results) if control]
-        return [*_TABLES, *reverse, *controls]
+        group(self.results, GLOBAL_GROUP)
+        return [*_VARIANT_TABLES, *(name for names, _, _ in self.estimates() for name in names)]
+
+    def estimates(self) -> Iterator[tuple[tuple[str, str], xr.DataTree, bool]]:
+        """Yield the names of the tables of local and global estimates, the tree that both directions are in, and which."""
+        for way, control, _ in every_estimate(self.results):
+            reverse = way != terms.DIRECTIONS[0]
+            prefix = "control_" * bool(control) + "reverse_" * reverse
+            local, overall = (prefix + name for name in _ESTIMATE_TABLES)
+            yield (local, overall), self.results.children[CONTROLS_GROUP] if control else self.results, reverse
 
     @property
     def gz(self) -> str:
@@ -194,14 +200,10 @@ def _fill(job: _Export, tables: Mapping[str, TextTable | ParquetTable]) -> None:
     counts = read(job.effects, "bound") & read(job.effects, "completed")
     if not counts.any():
         raise SelectionError("none of these sequences counts for any of these exposures: choose others")
-    for reverse, (local, overall) in enumerate((("local", "global"), _REVERSE_TABLES)):
-        if local in tables:
-            tables[overall].add(global_results(job.results, reverse=bool(reverse)))
-            for frame in local_results(job.results, reverse=bool(reverse)):
-                tables[local].add(frame)
-    for reverse, name in _CONTROL_TABLES.items():
-        if name in tables:
-            tables[name].add(global_results(job.results.children[CONTROLS_GROUP], reverse=reverse))
+    for (local, overall), tree, reverse in job.estimates():
+        tables[overall].add(global_results(tree, reverse=reverse))
+        for frame in local_results(tree, reverse=reverse):
+            tables[local].add(frame)
     with job.bar(int(counts.sum()) * job.effects.sizes[terms.OUTCOME], "sequences") as bar:
         for block in variant_tables(job.results):
             for name in _VARIANT_TABLES:
