@@ -447,7 +447,7 @@ def test_times_in_words():
 
 
 def test_control_c_exits_130_and_the_run_resumes(folder):
-    write_project(folder, {"mutagenesis": {"positions": [15, 45]}, "uncertainty": {"draws": 8}})
+    write_project(folder, {"mutagenesis": {"positions": [15, 45]}, "uncertainty": {"draws": 100}})
     command = [*PYTHON, "run", "config.yaml", "-o", "out.zarr", "--batch_size", "2", "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
