@@ -159,6 +159,19 @@ def test_chosen_sequences_bring_their_own_shuffles(folder):
         )
 
 
+def test_chosen_sequences_without_shuffles_leave_empty_tables(tmp_path):
+    tree = go(tmp_path, changes={"controls": {"shuffled_sequence": 1, "shuffled_per_exposure": 1}})
+    shuffled = {name.rpartition(" shuffle ")[0] for name in tree["controls/effects"]["sequence"].values}
+    bound = tree["effects"]["sequence"].values[tree["effects"]["bound"].values.any(0)]
+    without = [name for name in bound if name not in shuffled]
+    assert without
+    export(tmp_path / "out.zarr", "tsv", tmp_path / "tables", sequence=without)
+    local, controls = (pd.read_csv(tmp_path / f"tables/{name}.tsv", sep="\t") for name in ("local", "control_local"))
+    assert set(local["sequence"]) == set(without)
+    assert controls.empty
+    assert controls.columns.tolist() == local.columns.tolist()
+
+
 def test_tables_of_shuffled_sequences_are_written_beside_the_others(folder, tmp_path):
     paths = export(folder / "out.zarr", "tsv", tmp_path / "tables")
     tree = open_results(folder / "out.zarr")

@@ -215,4 +215,6 @@ def test_the_terminal_says_which_methods_are_permuted():
     assert "need every draw" not in terminal_table(results)
     overall["n_permuted"][..., 1] = 0
     results["global"] = xr.DataTree(overall)
-    assert "methods that need every draw are permuted where the store keeps" in terminal_table(results)
+    shown = terminal_table(results)
+    assert "methods that need every draw are permuted only\nwhere the store keeps the draws" in shown
+    assert max(map(len, shown.splitlines())) <= 100

@@ -128,7 +128,7 @@ def test_results_do_not_depend_on_the_other_estimators() -> None:
     assert [row for row in together if row.estimator == "egger"] == alone
 
 
-def test_a_resumed_study_takes_the_parts_that_are_done(tmp_path: Path) -> None:
+def test_a_resumed_study_takes_the_parts_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(4, ("ivw", "egger"), (Errors(0.0, 2), Errors(0.4, 2)), ("factorial", "coherence"))
     whole = study(plan, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -136,9 +136,20 @@ def test_a_resumed_study_takes_the_parts_that_are_done(tmp_path: Path) -> None:
         *(f"factorial-{value}-2.csv.gz" for value in ("0", "0.4")),
     }
     (tmp_path / "factorial-0.4-2.csv.gz").unlink()
+    computed: list[Errors] = []
+    monkeypatch.setattr(
+        simulation_study,
+        "run_cells",
+        lambda plan, design, cells: computed.append(cells[0].errors) or run_cells(plan, design, cells),
+    )
     again = study(plan, tmp_path, resume=True)
+    assert computed == [Errors(0.4, 2)]
     assert [row.estimator for row in again] == [row.estimator for row in whole]
     np.testing.assert_allclose([row.bias for row in again], [row.bias for row in whole], atol=1e-4)
+    for other in (replace(plan, replications=6), replace(plan, estimators=("ivw",))):
+        computed.clear()
+        study(other, tmp_path, resume=True)
+        assert len(computed) == 5
 
 
 def test_tables_are_read_back_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

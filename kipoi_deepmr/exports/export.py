@@ -144,6 +144,7 @@ class _Export:
 
     @property
     def tables(self) -> list[str]:
+        """Names of the tables; raises where there are no estimates."""
         group(self.results, GLOBAL_GROUP)
         return [*_VARIANT_TABLES, *(name for names, _, _ in self.estimates() for name in names)]
 

@@ -44,10 +44,10 @@ def terminal_table(results: xr.DataTree) -> str:
             "p perm: share of permutations of the exposure effects that are as many standard errors away from 0"
         )
         if (group(results, GLOBAL_GROUP)["n_permuted"] == 0).all((terms.EXPOSURE, terms.OUTCOME)).any():
-            notes.append(
-                "(none where no permutation gave an estimate: methods that need every draw are permuted where the store keeps "
-                "the draws)"
-            )
+            notes += [
+                "(none where no permutation gave an estimate: methods that need every draw are permuted only",
+                "where the store keeps the draws, `effects: {keep_draws: true}`)",
+            ]
     if f"{_OF_THE_MEAN} " in text:
         notes.append(f"{_OF_THE_MEAN} standard errors of the mean over draws (Monte Carlo), which the method needs")
     return "\n".join([text, *notes])

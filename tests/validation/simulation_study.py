@@ -5,7 +5,8 @@
 
 Writes results.csv.gz (a row per condition and estimator) and RESULTS.md (tables); README.md tells aims and design.
 Random numbers do not depend on the estimators: with --estimators the rows of these are replaced, the others kept.
-Each level of the errors is written to FOLDER/parts when it is done; --resume takes those that are there.
+Each level of the errors is written to FOLDER/parts when it is done; --resume takes those that are there, if they have
+the same estimators and replications. After a change of the code run it without.
 """
 
 import argparse
@@ -88,20 +89,25 @@ QUICK = Plan(20, tuple(ESTIMATORS), (MIDDLE_ERRORS,))
 
 
 def study(plan: Plan, folder: Path | None = None, *, resume: bool = False) -> list[Performance]:
-    """Run the designs of a plan; keep each part in a folder, or take what is there of an earlier run."""
+    """Run the designs of a plan; keep each part in a folder, or take what an earlier run of the same plan left there."""
     rows: list[Performance] = []
     for name, run in _parts(plan):
         path = folder / f"{name}.csv.gz" if folder else None
-        if path and resume and path.exists():
-            rows += read(path)
-            continue
-        found = run()
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, found)
+        found = read(path) if path and resume and path.exists() else []
+        if not _is_of(plan, found):
+            found = run()
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(path, found)
         rows += found
         logger.info("%s: %d rows", name, len(rows))
     return ordered(rows)
+
+
+def _is_of(plan: Plan, rows: list[Performance]) -> bool:
+    """Tell whether rows are those of a plan: of its estimators and its number of replications, all of which the null has."""
+    same = {row.estimator for row in rows} == set(plan.estimators)
+    return same and max(row.replications for row in rows) == plan.replications
 
 
 def _parts(plan: Plan) -> Iterator[tuple[str, Callable[[], list[Performance]]]]:
