@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from scipy import stats
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr import Status, median
 from tests.mr_helpers import (
     Array,
     Estimator,
@@ -175,18 +175,41 @@ def test_seeds() -> None:
     assert_close(first, other, rtol=0.2)
 
 
-def test_the_bootstrap_is_the_one_of_its_definition() -> None:
-    bx, bxse, by, byse = draw(8, 6)
+@pytest.mark.parametrize("n", [6, 150, 600])
+@pytest.mark.parametrize("strong", [1.0, 0.2])
+def test_the_bootstrap_is_the_one_of_its_definition(n: int, strong: float) -> None:
+    bx, bxse, by, byse = draw(8, n)
+    # A share of the variants has nearly all of the weight.
+    bx, by = (np.where(np.arange(n) < max(3, strong * n), value, 0.01 * value) for value in (bx, by))
     # A stream of 128 draws has the variants one after another.
-    z = np.random.default_rng([4, 0]).standard_normal((6, 2, 128)).T[:40]
+    z = np.random.default_rng([4, 0]).standard_normal((bx.size, 2, 128)).T[:40]
     weight = (bx / byse) ** 2
-    loop = []
+    weighted, simple = [], []
     for x, y in z:
         ratio = (by + y * byse) / (bx + x * bxse)
         order = np.argsort(ratio)
         share = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
-        loop.append(np.interp(0.5, share, ratio[order]))
-    assert_close(mr.weighted_median(bx, bxse, by, byse, n_boot=40, seed=4).se, np.std(loop, ddof=1), rtol=1e-9)
+        weighted.append(np.interp(0.5, share, ratio[order]))
+        simple.append(np.median(ratio))
+    for estimator, loop in ((mr.weighted_median, weighted), (mr.simple_median, simple)):
+        assert_close(estimator(bx, bxse, by, byse, n_boot=40, seed=4).se, np.std(loop, ddof=1), rtol=1e-9)
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("strong", [1.0, 0.2, 0.01])
+def test_few_ratios_are_sorted_and_the_medians_are_those_of_all(strong: float) -> None:
+    rng = np.random.default_rng(3)
+    weight = rng.uniform(1, 2, (3, 1000)) * np.where(np.arange(1000) < 1000 * strong, 1.0, 1e-4)
+    ratio = rng.standard_cauchy((3, 20, 1000)) * rng.choice([1.0, 1e-6], 1000) + 1e3 * (np.arange(20) == 7)[:, None]
+    fit = np.repeat(np.arange(3), 20)
+    expected = median._crossing(*median._sorted(ratio.reshape(-1, 1000), weight, fit))
+    found = median._between(ratio.reshape(-1, 1000), weight, fit, *median._bracket(ratio[:, 0], weight))
+    known = np.isfinite(found)
+    # Draw 7 lies elsewhere; with the weight in ten variants nothing is said beforehand.
+    assert not known.reshape(3, 20)[:, 7].any()
+    assert known.sum() >= 50 if strong > 0.1 else not known.any()
+    assert_close(found[known], expected[known], rtol=1e-9, atol=1e-15)
+    assert_close(median._weighted_medians(ratio, weight).ravel(), expected, rtol=1e-9, atol=1e-15)
 
 
 def test_no_exposure_effect() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from kipoi_deepmr.mr._inputs import BoolArray, FloatArray
 
 # Elements of a tile that stays in the cache of a core, of the normal draws, and of the estimates held at once.
-_TILE = 2**15
+_TILE = 2**17
 _NORMALS = 2**21
 _HELD = 2**23
 # Draws that share a stream of random numbers: part of what a seed means.

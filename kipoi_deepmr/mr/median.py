@@ -24,6 +24,9 @@ _NEEDED = 3
 _PENALTY = 20.0
 # Stands for an infinite ratio in the bootstrap, where sorting must keep the bits of every number.
 _FAR = 1e300
+# How far the weighted median of a draw is from that of another, in roots of the effective number of variants, and the
+# largest share of the weight to which that is still worth while.
+_REACH, _FARTHEST = 2.5, 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,10 +274,16 @@ def _point(ratio: FloatArray, weight: FloatArray) -> FloatArray:
     return result.reshape(batch)
 
 
-def _crossing(ordered: FloatArray, weight: FloatArray) -> FloatArray:
-    """Return where the cumulative weight, less half the own weight, is half of the total."""
-    cumulative = np.cumsum(weight, axis=-1)
-    half = cumulative[:, -1] / 2
+def _crossing(
+    ordered: FloatArray, weight: FloatArray, start: FloatArray | float = 0.0, half: FloatArray | None = None
+) -> FloatArray:
+    """Return where the cumulative weight, less half the own weight, is half of the total.
+
+    Of ratios in the middle alone, `start` is the weight of those before them and `half` half of all.
+    """
+    cumulative = np.cumsum(weight, axis=-1) + np.asarray(start)[..., None]
+    if half is None:
+        half = cumulative[:, -1] / 2
     rows = np.arange(ordered.shape[0])
     last = ordered.shape[-1] - 1
     reached = np.minimum(np.count_nonzero(cumulative < half[:, None], axis=-1), last)
@@ -282,19 +291,77 @@ def _crossing(ordered: FloatArray, weight: FloatArray) -> FloatArray:
     above = np.minimum(reached + passed, last)
     below = np.maximum(above - 1, 0)
     upper, lower = ordered[rows, above], ordered[rows, below]
-    start = cumulative[rows, below] - weight[rows, below] / 2
-    fraction = (half - start) / (cumulative[rows, above] - weight[rows, above] / 2 - start)
+    passed_by = cumulative[rows, below] - weight[rows, below] / 2
+    fraction = (half - passed_by) / (cumulative[rows, above] - weight[rows, above] / 2 - passed_by)
     return np.asarray(np.where((above == below) | (fraction == 1), upper, lower + (upper - lower) * fraction))
 
 
-def _middle(ordered: FloatArray, count: IntArray) -> FloatArray:
-    """Return the medians over the last axis (F, B, J) of the first `count` of each fit."""
-    fits = np.arange(ordered.shape[0])
-    low, high = (
-        ordered[fits, :, np.maximum(count - 1, 0) // 2],
-        ordered[fits, :, np.minimum(count // 2, ordered.shape[-1] - 1)],
-    )
-    return np.asarray((low + high) / 2, dtype=np.float64)
+def _weighted_medians(ratio: FloatArray, weight: FloatArray) -> FloatArray:
+    """Return the weighted medians of draws (F, B, J) of fits with weights (F, J).
+
+    The first draw of each fit tells between which ratios the medians of the others lie, so that few have to be sorted; a
+    draw whose median lies elsewhere is sorted whole.
+    """
+    n_fits, n_draws, n_variants = ratio.shape
+    fit = np.repeat(np.arange(n_fits), n_draws)
+    rows, result = ratio.reshape(-1, n_variants), np.full(n_fits * n_draws, np.nan)
+    if n_draws > 1:
+        result = _between(rows, weight, fit, *_bracket(ratio[:, 0], weight))
+    left = np.flatnonzero(np.isnan(result))
+    if left.size:
+        result[left] = _crossing(*_sorted(rows[left], weight, fit[left]))
+    return result.reshape(n_fits, n_draws)
+
+
+def _bracket(ratio: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return between which ratios the medians of other draws are expected; NaN where few variants have the weight."""
+    ordered, weights = _sorted(ratio, weight, np.arange(ratio.shape[0]))
+    cumulative = np.cumsum(weights, axis=-1)
+    total = cumulative[:, -1]
+    # In units of the total weight a median moves by about 1/2 over the root of the effective number of variants.
+    reach = _REACH / np.sqrt(total**2 / np.sum(weights**2, axis=-1))
+    rows, last = np.arange(ratio.shape[0]), ratio.shape[-1] - 1
+    ends = []
+    for share in (0.5 - reach, 0.5 + reach):
+        place = np.count_nonzero(cumulative < (share * total)[:, None], axis=-1)
+        end = ordered[rows, np.minimum(place, last)]
+        ends.append(np.where((reach < _FARTHEST) & (np.abs(end) < _FAR / 2), end, np.nan))
+    return ends[0], ends[1]
+
+
+def _between(ratio: FloatArray, weight: FloatArray, fit: IntArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Return the weighted medians of rows (R, J) that lie between two ratios of their fit; NaN where they do not."""
+    n_variants = ratio.shape[-1]
+    start = np.einsum("rj,rj->r", ratio < low[fit, None], weight[fit])
+    half = weight.sum(axis=-1)[fit] / 2
+    where = np.flatnonzero((ratio >= low[fit, None]) & (ratio <= high[fit, None]))
+    row = where // n_variants
+    count = np.bincount(row, minlength=ratio.shape[0])
+    place = np.arange(where.size) - np.repeat(np.cumsum(count) - count, count)
+    shape = ratio.shape[0], max(1, int(count.max(initial=0)))
+    some, weights = np.full(shape, np.finfo(np.float64).max), np.zeros(shape)
+    some[row, place] = ratio.ravel()[where]
+    weights[row, place] = weight[fit[row], where - row * n_variants]
+    rows = np.arange(ratio.shape[0])
+    some, weights = _sorted(some, weights, rows)
+    first, last = weights[:, 0], weights[rows, np.maximum(count - 1, 0)]
+    crossed = (start + first / 2 < half) & (start + np.cumsum(weights, axis=-1)[:, -1] - last / 2 >= half)
+    return np.where((count > 1) & crossed, _crossing(some, weights, start, half), np.nan)
+
+
+def _sorted(ratio: FloatArray, weight: FloatArray, fit: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return the ratios of rows (R, J) in order, and the weights that go with them."""
+    # A plain sort is several times faster than an indirect one: the variant's number takes the place of the last bits of
+    # its ratio, which moves it by J 2^-52 of itself, and leads to its weight afterwards.
+    n_variants = ratio.shape[-1]
+    low = np.int64((1 << max(1, n_variants - 1).bit_length()) - 1)
+    ordered = ratio.copy()
+    key = ordered.view(np.int64)
+    key &= ~low
+    key |= np.arange(n_variants, dtype=np.int64)
+    ordered.sort(axis=-1)
+    order = (key & low) + (fit * n_variants)[:, None]
+    return ordered, weight.ravel().take(order)
 
 
 def _bootstrap_se(
@@ -306,9 +373,6 @@ def _bootstrap_se(
     if n_variants == 0:
         return np.full(batch, np.nan)
     bx, bxse, by, byse, weights = (values.reshape(-1, n_variants) for values in columns)
-    low = np.int64((1 << max(1, n_variants - 1).bit_length()) - 1)
-    position = np.arange(n_variants, dtype=np.int64)
-    equal = bool(np.all((weights == 0) | (weights == 1)))
 
     def medians(fits: slice, z: FloatArray) -> FloatArray:
         ratio = z[:, 0] * bxse[fits, None]
@@ -316,21 +380,7 @@ def _bootstrap_se(
         outcome = z[:, 1] * byse[fits, None]
         outcome += by[fits, None]
         np.divide(outcome, ratio, out=ratio)
-        if equal:
-            ratio.sort(axis=-1)
-            return _middle(ratio, np.count_nonzero(weights[fits], axis=-1))
-        # A plain sort is several times faster than an indirect one: the variant's number takes the place of the last
-        # bits of its ratio, which moves it by J 2^-52 of itself, and leads to its weight afterwards.
-        key = ratio.view(np.int64)
-        key &= ~low
-        key |= position
-        ratio.sort(axis=-1)
-        order = key & low
-        if order.shape[0] > 1:
-            order += (np.arange(order.shape[0]) * n_variants)[:, None, None]
-        ordered_weights = weights[fits].ravel().take(order.reshape(-1, n_variants))
-        replicates: FloatArray = _crossing(ratio.reshape(-1, n_variants), ordered_weights)
-        return replicates.reshape(ratio.shape[:-1])
+        return _weighted_medians(ratio, weights[fits])
 
     se = bootstrap(
         medians,
