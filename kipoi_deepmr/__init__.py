@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from kipoi_deepmr import meta, mr
     from kipoi_deepmr.config import load_config
     from kipoi_deepmr.cube import open_results
-    from kipoi_deepmr.exports.export import export
-    from kipoi_deepmr.pipeline.run import run
+    from kipoi_deepmr.exports.exporter import export
     from kipoi_deepmr.report.page import write_report
+    from kipoi_deepmr.running import run
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "export", "load_config", "meta", "mr", "open_results", "run", "write_report"]
@@ -27,7 +27,7 @@ _HOME_OF = {
     "export": "kipoi_deepmr.exports",
     "load_config": "kipoi_deepmr.config",
     "open_results": "kipoi_deepmr.cube",
-    "run": "kipoi_deepmr.pipeline",
+    "run": "kipoi_deepmr.running",
     "write_report": "kipoi_deepmr.report",
 }
 _SUBMODULES = ("meta", "mr")

@@ -58,7 +58,7 @@ def plus_strand(bases: ArrayLike, strand: ArrayLike) -> NDArray[np.str_]:
 
 
 @dataclass(frozen=True, eq=False)
-class Variants:
+class GenomeVariants:
     """Where the mutations of some sequences lie, and what they change.
 
     Attributes
@@ -84,7 +84,7 @@ class Variants:
     mutant: NDArray[np.str_]
 
     @classmethod
-    def read(cls, effects: xr.Dataset, sequences: NDArray[np.intp]) -> "Variants":
+    def read(cls, effects: xr.Dataset, sequences: NDArray[np.intp]) -> "GenomeVariants":
         """Read them from `/effects` for the sequences with the given indices.
 
         Raises

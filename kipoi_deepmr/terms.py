@@ -9,7 +9,7 @@ OUTCOME = "outcome"
 SEQUENCE = "sequence"
 POSITION = "position"
 ALLELE = "allele"
-METHOD = "method"
+ESTIMATOR = "estimator"
 DRAW = "draw"
 DIRECTION = "direction"
 # Between the name of a sequence and the number of a shuffle of it.
@@ -44,8 +44,8 @@ class Term:
 
 
 _VARIANT = (SEQUENCE, POSITION, ALLELE)
-_LOCAL_METHOD = (*LOCAL_DIMS, METHOD)
-_GLOBAL_METHOD = (*GLOBAL_DIMS, METHOD)
+_LOCAL_ESTIMATOR = (*LOCAL_DIMS, ESTIMATOR)
+_GLOBAL_ESTIMATOR = (*GLOBAL_DIMS, ESTIMATOR)
 
 EFFECTS: Mapping[str, Term] = {
     "exposure_effect": Term((EXPOSURE, *_VARIANT), "mean over draws of mutant minus reference, exposure", "exposure"),
@@ -95,7 +95,7 @@ INDEXES: Mapping[str, Term] = {
     SEQUENCE: Term((SEQUENCE,), "reference sequence, contig:start-end(strand)", ""),
     POSITION: Term((POSITION,), "position in the window as the model reads it, from 0", "bp"),
     ALLELE: Term((ALLELE,), "base to which the position is mutated", ""),
-    METHOD: Term((METHOD,), "estimator of Mendelian randomization", ""),
+    ESTIMATOR: Term((ESTIMATOR,), "estimator of Mendelian randomization", ""),
     DRAW: Term((DRAW,), "thinned network, from 0", ""),
     DIRECTION: Term(
         (DIRECTION,), "forward: of the exposure on the outcome; reverse: of the outcome on the exposure", ""
@@ -103,37 +103,37 @@ INDEXES: Mapping[str, Term] = {
 }
 
 # Of the estimators in `/local` and `/global`.
-METHOD_COORDS: Mapping[str, Term] = {
+ESTIMATOR_COORDS: Mapping[str, Term] = {
     "standard_error": Term(
-        (METHOD,),
+        (ESTIMATOR,),
         "which errors of the effects the method takes: posterior (SD over draws), monte_carlo (SD / sqrt(draws))",
         "",
     ),
 }
 
 LOCAL: Mapping[str, Term] = {
-    "estimate": Term(_LOCAL_METHOD, "model-implied causal effect in one sequence", "ratio"),
-    "se": Term(_LOCAL_METHOD, "standard error of estimate", "ratio"),
-    "ci_low": Term(_LOCAL_METHOD, "lower end of the confidence interval of estimate", "ratio"),
-    "ci_high": Term(_LOCAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
-    "pvalue": Term(_LOCAL_METHOD, "two-sided p-value of estimate = 0"),
+    "estimate": Term(_LOCAL_ESTIMATOR, "model-implied causal effect in one sequence", "ratio"),
+    "se": Term(_LOCAL_ESTIMATOR, "standard error of estimate", "ratio"),
+    "ci_low": Term(_LOCAL_ESTIMATOR, "lower end of the confidence interval of estimate", "ratio"),
+    "ci_high": Term(_LOCAL_ESTIMATOR, "upper end of the confidence interval of estimate", "ratio"),
+    "pvalue": Term(_LOCAL_ESTIMATOR, "two-sided p-value of estimate = 0"),
     "intercept": Term(
-        _LOCAL_METHOD,
+        _LOCAL_ESTIMATOR,
         "MR-Egger intercept: mean pleiotropic effect of a mutation; of radial MR-Egger in standard errors of the outcome",
         "outcome",
     ),
-    "intercept_se": Term(_LOCAL_METHOD, "standard error of intercept", "outcome"),
-    "intercept_pvalue": Term(_LOCAL_METHOD, "two-sided p-value of intercept = 0"),
-    "q": Term(_LOCAL_METHOD, "heterogeneity of the instruments: Cochran's Q (IVW), Ruecker's Q' (MR-Egger)"),
-    "q_pvalue": Term(_LOCAL_METHOD, "p-value of q"),
+    "intercept_se": Term(_LOCAL_ESTIMATOR, "standard error of intercept", "outcome"),
+    "intercept_pvalue": Term(_LOCAL_ESTIMATOR, "two-sided p-value of intercept = 0"),
+    "q": Term(_LOCAL_ESTIMATOR, "heterogeneity of the instruments: Cochran's Q (IVW), Ruecker's Q' (MR-Egger)"),
+    "q_pvalue": Term(_LOCAL_ESTIMATOR, "p-value of q"),
     "tau2": Term(
-        _LOCAL_METHOD, "variance of balanced pleiotropy between mutations, where the method has one", "product"
+        _LOCAL_ESTIMATOR, "variance of balanced pleiotropy between mutations, where the method has one", "product"
     ),
-    "condition": Term(_LOCAL_METHOD, "strength of all instruments over its error, where the method has it"),
+    "condition": Term(_LOCAL_ESTIMATOR, "strength of all instruments over its error, where the method has it"),
     "conditional_f": Term(
-        _LOCAL_METHOD, "F of the exposure given the other exposures (Sanderson 2021), multivariable methods"
+        _LOCAL_ESTIMATOR, "F of the exposure given the other exposures (Sanderson 2021), multivariable methods"
     ),
-    "status": Term(_LOCAL_METHOD, "why an estimate is missing"),
+    "status": Term(_LOCAL_ESTIMATOR, "why an estimate is missing"),
     "n_instruments": Term(LOCAL_DIMS, "mutations that serve as instruments"),
     "n_weak": Term(LOCAL_DIMS, "mutations left out because their F is below mr.min_f"),
     "n_without_error": Term(LOCAL_DIMS, "mutations left out because an effect has a standard error of zero"),
@@ -148,34 +148,40 @@ LOCAL: Mapping[str, Term] = {
 
 # What `/local` holds of the meta-analysis over sequences.
 LOCAL_INFLUENCE: Mapping[str, Term] = {
-    "leave_one_out": Term(_LOCAL_METHOD, "global effect without this sequence", "ratio"),
-    "leave_one_out_se": Term(_LOCAL_METHOD, "standard error of leave_one_out", "ratio"),
+    "leave_one_out": Term(_LOCAL_ESTIMATOR, "global effect without this sequence", "ratio"),
+    "leave_one_out_se": Term(_LOCAL_ESTIMATOR, "standard error of leave_one_out", "ratio"),
 }
 
 # What methods that need every draw have estimated while the draws were there.
 FROM_DRAWS: Mapping[str, Term] = {
     name: Term((DIRECTION, *term.dims), term.long_name, term.units)
     for name, term in LOCAL.items()
-    if METHOD in term.dims
+    if ESTIMATOR in term.dims
 }
 
 GLOBAL: Mapping[str, Term] = {
-    "estimate": Term(_GLOBAL_METHOD, "model-implied causal effect over sequences (random effects)", "ratio"),
-    "se": Term(_GLOBAL_METHOD, "standard error of estimate", "ratio"),
-    "ci_low": Term(_GLOBAL_METHOD, "lower end of the confidence interval of estimate", "ratio"),
-    "ci_high": Term(_GLOBAL_METHOD, "upper end of the confidence interval of estimate", "ratio"),
-    "pvalue": Term(_GLOBAL_METHOD, "two-sided p-value of estimate = 0"),
-    "tau2": Term(_GLOBAL_METHOD, "variance of the effect between sequences", "ratio squared"),
-    "tau2_low": Term(_GLOBAL_METHOD, "lower end of the Q-profile interval of tau2 (Viechtbauer 2007)", "ratio squared"),
-    "tau2_high": Term(_GLOBAL_METHOD, "upper end of the Q-profile interval of tau2", "ratio squared"),
-    "i2": Term(_GLOBAL_METHOD, "share of the variation between sequences that is no sampling error", "percent"),
-    "h2": Term(_GLOBAL_METHOD, "total variance over sampling variance"),
-    "q": Term(_GLOBAL_METHOD, "Cochran's Q between sequences"),
-    "q_pvalue": Term(_GLOBAL_METHOD, "p-value of q"),
-    "prediction_low": Term(_GLOBAL_METHOD, "lower end of the prediction interval of a new sequence's effect", "ratio"),
-    "prediction_high": Term(_GLOBAL_METHOD, "upper end of the prediction interval of a new sequence's effect", "ratio"),
-    "n_sequences": Term(_GLOBAL_METHOD, "sequences with an estimate"),
-    "status": Term(_GLOBAL_METHOD, "why an estimate is missing"),
+    "estimate": Term(_GLOBAL_ESTIMATOR, "model-implied causal effect over sequences (random effects)", "ratio"),
+    "se": Term(_GLOBAL_ESTIMATOR, "standard error of estimate", "ratio"),
+    "ci_low": Term(_GLOBAL_ESTIMATOR, "lower end of the confidence interval of estimate", "ratio"),
+    "ci_high": Term(_GLOBAL_ESTIMATOR, "upper end of the confidence interval of estimate", "ratio"),
+    "pvalue": Term(_GLOBAL_ESTIMATOR, "two-sided p-value of estimate = 0"),
+    "tau2": Term(_GLOBAL_ESTIMATOR, "variance of the effect between sequences", "ratio squared"),
+    "tau2_low": Term(
+        _GLOBAL_ESTIMATOR, "lower end of the Q-profile interval of tau2 (Viechtbauer 2007)", "ratio squared"
+    ),
+    "tau2_high": Term(_GLOBAL_ESTIMATOR, "upper end of the Q-profile interval of tau2", "ratio squared"),
+    "i2": Term(_GLOBAL_ESTIMATOR, "share of the variation between sequences that is no sampling error", "percent"),
+    "h2": Term(_GLOBAL_ESTIMATOR, "total variance over sampling variance"),
+    "q": Term(_GLOBAL_ESTIMATOR, "Cochran's Q between sequences"),
+    "q_pvalue": Term(_GLOBAL_ESTIMATOR, "p-value of q"),
+    "prediction_low": Term(
+        _GLOBAL_ESTIMATOR, "lower end of the prediction interval of a new sequence's effect", "ratio"
+    ),
+    "prediction_high": Term(
+        _GLOBAL_ESTIMATOR, "upper end of the prediction interval of a new sequence's effect", "ratio"
+    ),
+    "n_sequences": Term(_GLOBAL_ESTIMATOR, "sequences with an estimate"),
+    "status": Term(_GLOBAL_ESTIMATOR, "why an estimate is missing"),
 }
 
 # Variables that stand in `/local` and `/global` when `controls.permuted_exposure` asks for them.
@@ -187,14 +193,14 @@ _PERMUTED = {
     "permuted_pvalue": ("(1 + permutations as many standard errors away from 0) / (1 + permutations)", "1"),
     "n_permuted": ("permutations that gave an estimate", "1"),
 }
-LOCAL_PERMUTED: Mapping[str, Term] = {name: Term(_LOCAL_METHOD, *what) for name, what in _PERMUTED.items()}
-GLOBAL_PERMUTED: Mapping[str, Term] = {name: Term(_GLOBAL_METHOD, *what) for name, what in _PERMUTED.items()}
+LOCAL_PERMUTED: Mapping[str, Term] = {name: Term(_LOCAL_ESTIMATOR, *what) for name, what in _PERMUTED.items()}
+GLOBAL_PERMUTED: Mapping[str, Term] = {name: Term(_GLOBAL_ESTIMATOR, *what) for name, what in _PERMUTED.items()}
 
 # Every name that an array of a store may have.
 VARIABLES = frozenset(
     name
     for known in (
-        *(EFFECTS, DRAWS, COORDS, INDEXES, METHOD_COORDS, LOCAL, LOCAL_INFLUENCE, FROM_DRAWS, GLOBAL),
+        *(EFFECTS, DRAWS, COORDS, INDEXES, ESTIMATOR_COORDS, LOCAL, LOCAL_INFLUENCE, FROM_DRAWS, GLOBAL),
         *(LOCAL_PERMUTED, GLOBAL_PERMUTED),
     )
     for name in known

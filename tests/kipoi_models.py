@@ -137,7 +137,7 @@ def write_project(
         "outcomes": {"open": {"task": "DNase"}},
         "sequences": {"per_exposure": None},
         "uncertainty": {"draws": 4},
-        "mutagenesis": {"positions": [20, 28], "engine": "local"},
+        "mutagenesis": {"positions": [20, 28], "engine": "delta"},
     }
     for section, keys in (changes or {}).items():
         if keys is None:

@@ -10,7 +10,7 @@ from kipoi_deepmr import terms
 from kipoi_deepmr.config import parse_config
 from kipoi_deepmr.cube import Cube, Template
 from kipoi_deepmr.effects import Effects
-from kipoi_deepmr.pipeline.estimate import estimate_store
+from kipoi_deepmr.estimate.estimate import estimate_store
 
 
 def text(words):

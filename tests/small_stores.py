@@ -7,7 +7,7 @@ import numpy as np
 from kipoi_deepmr.config import parse_config
 from kipoi_deepmr.cube import Cube, Template
 from kipoi_deepmr.effects import Effects
-from kipoi_deepmr.pipeline.estimate import estimate_store
+from kipoi_deepmr.estimate.estimate import estimate_store
 
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 LENGTH = 12

@@ -219,7 +219,7 @@ def fill(path, changes):
 
 def test_a_draft_is_accepted_and_checked_once_its_paths_are_filled_in(config, capsys, folder):
     (folder / "sub").mkdir()
-    argv = ["init", "model", "--source", "dir", "-o", "sub/draft.yaml", "--exposures", "TF*", "--outcomes", "DN*"]
+    argv = ["init", "model", "--source", "dir", "-o", "sub/draft.yaml", "--exposure", "TF*", "--outcome", "DN*"]
     assert cli.main(argv) == 0
     assert "kipoi deepmr check sub/draft.yaml" in capsys.readouterr().err
     draft = load_config("sub/draft.yaml")
@@ -235,7 +235,7 @@ def test_a_draft_is_accepted_and_checked_once_its_paths_are_filled_in(config, ca
     assert cli.main(["check", "sub/draft.yaml", "--device", "cpu", "-qq"]) == 0
     assert "exists" in fails(capsys, *argv)
     assert cli.main([*argv, "--overwrite"]) == 0
-    assert "TF9" in fails(capsys, "init", "model", "--source", "dir", "--exposures", "TF9")
+    assert "TF9" in fails(capsys, "init", "model", "--source", "dir", "--exposure", "TF9")
     assert "cannot be written" in fails(capsys, "init", "model", "--source", "dir", "-o", "absent/draft.yaml")
 
 
@@ -261,7 +261,7 @@ def test_a_draft_never_takes_one_output_for_both_sides(folder, labels, exposure,
     draft = load_config("draft.yaml")
     assert [task.task for task in draft.exposures.values()] == [exposure]
     assert [task.task for task in draft.outcomes.values()] == [outcome]
-    assert cli.main(["init", "model", "--source", "dir", "-o", "all.yaml", "--exposures", "*"]) == 0
+    assert cli.main(["init", "model", "--source", "dir", "-o", "all.yaml", "--exposure", "*"]) == 0
     assert outcome not in load_config("all.yaml").exposures
 
 
@@ -300,7 +300,7 @@ def test_a_model_authors_block_is_honoured(folder, capsys):
     assert draft.sequences.chromosomes[-1] == "chr14"
     assert draft.uncertainty.draws == 7
     assert draft.effects.scale == "logit"
-    assert cli.main(["init", "model", "--source", "dir", "--exposures", "TF1"]) == 0
+    assert cli.main(["init", "model", "--source", "dir", "--exposure", "TF1"]) == 0
     assert list(yaml.safe_load(capsys.readouterr().out)["exposures"]) == ["TF1"]
 
 
@@ -417,7 +417,7 @@ def test_interrupted_in_process(config, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     # The package offers the function under the name of its module.
-    monkeypatch.setattr(importlib.import_module("kipoi_deepmr.pipeline.prepare"), "load_model", interrupt)
+    monkeypatch.setattr(importlib.import_module("kipoi_deepmr.predict.prepare"), "load_model", interrupt)
     assert cli.main(["run", "config.yaml", "-o", "out.zarr"]) == 130
     assert "run --resume" in capsys.readouterr().err
     assert cli.main(["check", "config.yaml"]) == 130

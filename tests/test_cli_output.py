@@ -53,12 +53,12 @@ def test_tasks_fit_the_terminal_and_cut_nothing(project, capsys):
 
 def test_run_and_mr_print_the_global_table_as_json(project, capsys):
     rows = json.loads(json_of(["run", "config.yaml", "-o", "out.zarr", "--device", "cpu"], capsys))
-    assert [(row["exposure"], row["method"]) for row in rows] == [(e, m) for e in "AB" for m in ("egger", "ivw")]
+    assert [(row["exposure"], row["estimator"]) for row in rows] == [(e, m) for e in "AB" for m in ("egger", "ivw")]
     with open_results("out.zarr") as results:
         table = global_table(results)
     assert [row["estimate"] for row in rows] == table["estimate"].tolist()
     rows = json.loads(json_of(["mr", "out.zarr", "--methods", "ivw"], capsys))
-    assert [row["method"] for row in rows] == ["ivw", "ivw"]
+    assert [row["estimator"] for row in rows] == ["ivw", "ivw"]
     assert {row["status"] for row in rows} == {"ok"}
 
 

@@ -70,7 +70,9 @@ def make_block(template, count, seed=0):
 
 def make_estimates(value=1.0, methods=("egger", "ivw")):
     shape = [SIZES[dim] for dim in terms.LOCAL_DIMS] + [len(methods)]
-    local = xr.Dataset({"estimate": ((*terms.LOCAL_DIMS, "method"), np.full(shape, value))}, {"method": text(methods)})
+    local = xr.Dataset(
+        {"estimate": ((*terms.LOCAL_DIMS, "method"), np.full(shape, value))}, {"estimator": text(methods)}
+    )
     overall = local.isel(sequence=0, drop=True)
     return {"local": local, "global": overall}
 
@@ -111,7 +113,7 @@ def test_every_variable_and_coordinate_says_what_it_is(tmp_path, scale):
     Cube.create(tmp_path / "out.zarr", template)
     effects = plain(tmp_path / "out.zarr")["effects"].to_dataset()
     assert set(effects.data_vars) == set(terms.EFFECTS)
-    assert set(effects.coords) == {*terms.COORDS, *terms.INDEXES} - {"method", "draw", "direction"}
+    assert set(effects.coords) == {*terms.COORDS, *terms.INDEXES} - {"estimator", "draw", "direction"}
     unit = {"identity": "1", "logit": "log odds", "log": "log"}[scale]
     for name, term in terms.EFFECTS.items():
         variable = effects[name]
@@ -358,7 +360,7 @@ def test_estimates_are_replaced_as_a_whole(tmp_path):
     write_estimates(path, make_estimates(1.0))
     write_estimates(path, make_estimates(2.0, methods=("ivw",)))
     tree = plain(path)
-    assert tree["local"].sizes["method"] == tree["global"].sizes["method"] == 1
+    assert tree["local"].sizes["estimator"] == tree["global"].sizes["estimator"] == 1
     assert (tree["local"]["estimate"] == 2).all()
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
 
@@ -402,7 +404,7 @@ def test_a_process_that_dies_between_the_groups_leaves_no_mixture(tmp_path, monk
     assert len(found) <= 1
     for name in ("local", "global"):
         if name in tree.children:
-            assert tree[name].sizes["method"] == (1 if found == {2.0} else 2)
+            assert tree[name].sizes["estimator"] == (1 if found == {2.0} else 2)
     write_estimates(path, make_estimates(3.0))
     assert float(plain(path)["global"]["estimate"].min()) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]

@@ -12,12 +12,13 @@ import xarray as xr
 
 from kipoi_deepmr.config import EffectsSection, MRSection, load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
-from kipoi_deepmr.model import Layout, LoadedModel, load_model
+from kipoi_deepmr.model import KipoiModel, Layout, load_model
 from kipoi_deepmr.model.layout import convert
 from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
-from kipoi_deepmr.pipeline import check, re_estimate, run
-from kipoi_deepmr.pipeline import members as members_module
-from kipoi_deepmr.pipeline.prepare import prepare
+from kipoi_deepmr.predict import members as members_module
+from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.predict.prepare import prepare
+from kipoi_deepmr.running import re_estimate, run
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
 from tests.test_model_loading import own_dataloader
@@ -124,16 +125,16 @@ def compare(effects, expected: np.ndarray) -> None:
     np.testing.assert_allclose(np.moveaxis(errors, 0, -1), expected.std(0), rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("engine", ["local", "full"])
+@pytest.mark.parametrize("engine", ["delta", "full"])
 def test_a_draw_is_a_model_of_the_ensemble(tmp_path, engine):
     config = ensemble(tmp_path / "p", code=PLAIN)
-    config.write_text(config.read_text().replace("engine: local", f"engine: {engine}"))
+    config.write_text(config.read_text().replace("engine: delta", f"engine: {engine}"))
     effects = go(config, tmp_path / "out.zarr", batch_size=5)
     networks = networks_of(tmp_path / "p")
     compare(effects, plainly(networks, effects, tmp_path / "p"))
 
 
-@pytest.mark.parametrize("engine", ["local", "full"])
+@pytest.mark.parametrize("engine", ["delta", "full"])
 def test_a_draw_is_a_member_inside_the_model(tmp_path, engine):
     config = inside(tmp_path / "p", mutagenesis={"engine": engine, "positions": [20, 28]})
     effects = go(config, tmp_path / "out.zarr")
@@ -216,11 +217,11 @@ def test_the_engine_is_compared_in_full_on_the_first_member_only(tmp_path, monke
         seen.append(spread)
         return agreement.compare(local, block, positions, spread=spread)
 
-    monkeypatch.setattr("kipoi_deepmr.mutagenesis.choice.compare", counted)
+    monkeypatch.setattr("kipoi_deepmr.mutagenesis.engine_choice.compare", counted)
     with prepare(load_config(ensemble(tmp_path / "p")), device="cpu") as job:
         engine = job.engine(job.block([0]))
     assert isinstance(engine, EnsembleEngine)
-    assert (engine.name, engine.count, seen) == ("local", 3, [agreement.SPREAD, 3, 3])
+    assert (engine.name, engine.count, seen) == ("delta", 3, [agreement.SPREAD, 3, 3])
 
 
 def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_path, caplog):
@@ -231,7 +232,7 @@ def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_p
     found = go(config, tmp_path / "mixed.zarr")
     for name in ("exposure_effect", "exposure_se", "outcome_effect", "outcome_se"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6)
-    assert "the local engine is not available" in caplog.text
+    assert "the delta engine is not available" in caplog.text
 
 
 def test_batches_are_halved_for_all_members_when_memory_is_short(tmp_path, monkeypatch):
@@ -365,7 +366,7 @@ def test_members_inside_may_be_a_dict(tmp_path):
 
 def test_models_are_asked_before_their_networks_move_to_the_device(tmp_path, monkeypatch):
     order = []
-    lent, predict = members_module.lent, LoadedModel.predict
+    lent, predict = members_module.lent, KipoiModel.predict
 
     def moved(*args):
         order.append("moved")
@@ -376,7 +377,7 @@ def test_models_are_asked_before_their_networks_move_to_the_device(tmp_path, mon
         return predict(self, *args)
 
     monkeypatch.setattr(members_module, "lent", moved)
-    monkeypatch.setattr(LoadedModel, "predict", asked)
+    monkeypatch.setattr(KipoiModel, "predict", asked)
     check(load_config(ensemble(tmp_path / "p")), device="cpu")
     assert order == ["asked"] * 3 + ["moved"] * 3
 

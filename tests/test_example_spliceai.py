@@ -14,7 +14,7 @@ import torch
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ModelError
 from kipoi_deepmr.model import load_model, select
-from kipoi_deepmr.model.loaded import LoadedModel
+from kipoi_deepmr.model.kipoi_model import KipoiModel
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
 
 h5py = pytest.importorskip("h5py")
@@ -280,7 +280,7 @@ def kipoi_folder(weights, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(kipoi_folder) -> LoadedModel:
+def loaded(kipoi_folder) -> KipoiModel:
     return load_model(str(kipoi_folder), "dir")
 
 

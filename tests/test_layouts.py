@@ -9,8 +9,9 @@ import yaml
 from kipoi_deepmr.config import load_config, parse_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
 from kipoi_deepmr.model import Reduction, load_model, select
-from kipoi_deepmr.pipeline import check, run
-from kipoi_deepmr.pipeline.draft import draft
+from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.predict.draft import draft
+from kipoi_deepmr.running import run
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
 from tests.test_model_loading import DATALOADER_YAML
 
@@ -457,7 +458,7 @@ def test_a_window_of_a_profile(folder, plain):
     assert_same(found, plain, factor=5)
 
 
-@pytest.mark.parametrize("engine", ["local", "full"])
+@pytest.mark.parametrize("engine", ["delta", "full"])
 def test_parts_of_one_profile_are_exposures_and_outcomes_of_their_own(folder, plain, engine):
     profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
     part = {"task": "profile/0", "reduce": "sum", "peaks": "peaks/A.bed"}

@@ -9,7 +9,8 @@ import yaml
 
 from kipoi_deepmr.config import Config, load_config
 from kipoi_deepmr.model import Targets, select
-from kipoi_deepmr.pipeline import check, run
+from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.running import run
 from tests.kipoi_models import write_genome, write_model, write_peaks
 
 FOLDER = Path(__file__).parents[1] / "model_configs"
@@ -109,7 +110,7 @@ def small(data: dict, folder: Path) -> dict:
     data["sequences"]["per_exposure"] = 1
     data["uncertainty"] = {**data["uncertainty"], **({} if "members" in data["uncertainty"] else {"draws": 2})}
     middle = data.get("mutagenesis", {}).get("positions", [100, 102])[0]
-    data["mutagenesis"] = {"positions": [middle, middle + 2], "engine": "local"}
+    data["mutagenesis"] = {"positions": [middle, middle + 2], "engine": "delta"}
     data["dataloader"] = {"args": {"fasta_file": str(folder / "genome.fa")}}
     return data
 
@@ -159,7 +160,7 @@ def test_a_configuration_runs_with_a_network_of_the_same_shapes(name, tmp_path):
     path.write_text(yaml.safe_dump(small(data, tmp_path), sort_keys=False))
     report = check(load_config(path), device="cpu")
     assert set(report.exposures) == set(config.exposures)
-    assert (report.engine, report.draws) == ("local", max(len(members), 2))
+    assert (report.engine, report.draws) == ("delta", max(len(members), 2))
     effects = run(load_config(path), tmp_path / "out.zarr", device="cpu", progress=False)["effects"].to_dataset()
     known = np.isfinite(effects.exposure_effect.values).sum()
     assert known == len(config.exposures) * effects.sizes["sequence"] * 2 * 3

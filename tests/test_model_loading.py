@@ -120,7 +120,7 @@ def hear(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> N
     """Undo what a command line that ran in this process did: ours stops propagation, Kipoi's silences all loggers."""
     caplog.set_level(logging.WARNING, logger="kipoi_deepmr")
     monkeypatch.setattr(logging.getLogger("kipoi_deepmr"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("kipoi_deepmr.model.loaded"), "disabled", False)
+    monkeypatch.setattr(logging.getLogger("kipoi_deepmr.model.kipoi_model"), "disabled", False)
 
 
 # What is loaded

@@ -16,7 +16,8 @@ from kipoi_deepmr.model import load_model
 from kipoi_deepmr.model.probe import InputShape
 from kipoi_deepmr.model.recipe import write_recipe
 from kipoi_deepmr.model.targets import Profile
-from kipoi_deepmr.pipeline import check, run
+from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.running import run
 from tests.kipoi_models import CONVOLUTION, write_project
 
 PARTS = """
@@ -103,7 +104,7 @@ def test_a_class_of_ones_own_becomes_a_model_that_runs(networks):
     config = write_project(networks / "p")
     config.write_text(config.read_text().replace("task: TF2", "task: TF3").replace("    occurrence: 2\n", ""))
     report = check(load_config(config), device="cpu")
-    assert (report.engine, len(report.dropout)) == ("local", 2)
+    assert (report.engine, len(report.dropout)) == ("delta", 2)
     assert "p=0.2" in report.dropout[0]
     run(load_config(config), networks / "out.zarr", device="cpu", progress=False)
 
@@ -322,13 +323,13 @@ def test_networks_of_bpnet_lite_run_as_an_ensemble_with_the_local_engine(tmp_pat
         "exposures": {"A": {"task": "output_0", "reduce": "logsumexp", "peaks": "peaks/A.bed"}, "B": None},
         "outcomes": {"open": {"task": "output_1"}},
         "uncertainty": {"method": "ensemble", "draws": 1, "members": ["m0", "m1"]},
-        "mutagenesis": {"positions": [190, 194], "engine": "local"},
+        "mutagenesis": {"positions": [190, 194], "engine": "delta"},
     }
     path = write_project(project, changes, genome={"chr1": 2000, "chr2": 1200}, seed=0)
     config = yaml.safe_load(path.read_text())
     config["exposures"].pop("B")
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     report = check(load_config(path), device="cpu")
-    assert report.engine == "local" and report.coverage > 0.5
+    assert report.engine == "delta" and report.coverage > 0.5
     effects = run(load_config(path), tmp_path / "out.zarr", device="cpu", progress=False)["effects"]
     assert float(np.nanmax(np.abs(effects.exposure_effect))) > 0

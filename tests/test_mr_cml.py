@@ -12,7 +12,7 @@ from scipy import optimize
 
 from kipoi_deepmr import mr
 from kipoi_deepmr.mr import Status
-from kipoi_deepmr.mr._blocks import normal_blocks
+from kipoi_deepmr.mr.core.blocks import normal_blocks
 from tests.mr_helpers import (
     Array,
     Estimator,
@@ -274,7 +274,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     for estimator in ESTIMATORS:
         whole = estimator(*columns)
         with monkeypatch.context() as patched:
-            patched.setattr("kipoi_deepmr.mr._blocks._NORMALS", 100)
+            patched.setattr("kipoi_deepmr.mr.core.blocks._NORMALS", 100)
             assert_same_fit(estimator(*columns), whole, rtol=1e-9)
 
 

@@ -178,7 +178,7 @@ def test_batch_is_a_loop() -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = tuple(np.stack(parts) for parts in zip(*(mixed(seed, 9) for seed in range(7)), strict=True))
     whole = mr.contamination_mixture(*columns)
-    monkeypatch.setattr("kipoi_deepmr.mr._blocks._NORMALS", 20)
+    monkeypatch.setattr("kipoi_deepmr.mr.core.blocks._NORMALS", 20)
     assert_same_fit(mr.contamination_mixture(*columns), whole, rtol=1e-12)
 
 

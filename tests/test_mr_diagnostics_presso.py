@@ -183,7 +183,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     columns = draw(4)
     columns[2][3] += 1.0
     whole = presso(*columns, draws=100)
-    monkeypatch.setattr(importlib.import_module("kipoi_deepmr.mr.diagnostics.presso"), "_BLOCK", 10)
+    monkeypatch.setattr(importlib.import_module("kipoi_deepmr.mr.diagnostics.outliers"), "_BLOCK", 10)
     one_by_one = presso(*columns, draws=100)
     assert whole.n_outliers > 0
     assert (whole.pvalue, whole.distortion_pvalue) == (one_by_one.pvalue, one_by_one.distortion_pvalue)

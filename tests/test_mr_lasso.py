@@ -149,7 +149,7 @@ def test_batch_is_a_loop(estimator: Estimator) -> None:
 def test_blocks_do_not_show(estimator: Estimator, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = mixed(3, 9, (7,))
     whole = estimator(*columns)
-    monkeypatch.setattr("kipoi_deepmr.mr._blocks._NORMALS", 20)
+    monkeypatch.setattr("kipoi_deepmr.mr.core.blocks._NORMALS", 20)
     assert_same_fit(estimator(*columns), whole, rtol=1e-12)
 
 

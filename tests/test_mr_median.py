@@ -164,7 +164,7 @@ def test_blocks_do_not_show(estimator: Estimator, monkeypatch: pytest.MonkeyPatc
     columns = draw(5, 7, (9,))
     whole = estimator(*columns, n_boot=30)
     for name, size in (("_TILE", 40), ("_NORMALS", 60), ("_HELD", 100)):
-        monkeypatch.setattr(f"kipoi_deepmr.mr._blocks.{name}", size)
+        monkeypatch.setattr(f"kipoi_deepmr.mr.core.blocks.{name}", size)
     assert_same_fit(estimator(*columns, n_boot=30), whole, rtol=1e-12)
 
 

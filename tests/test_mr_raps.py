@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from kipoi_deepmr import mr
 from kipoi_deepmr.mr import Status
-from kipoi_deepmr.mr._losses import LOSSES
-from kipoi_deepmr.mr._score import ScoreRows
+from kipoi_deepmr.mr.core.losses import LOSSES
+from kipoi_deepmr.mr.core.score import ScoreRows
 from tests.mr_helpers import (
     Array,
     Estimator,
@@ -216,7 +216,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in VARIANTS:
         whole = mr.raps(*columns, **options)
         with monkeypatch.context() as patched:
-            patched.setattr("kipoi_deepmr.mr._blocks._NORMALS", 60)
+            patched.setattr("kipoi_deepmr.mr.core.blocks._NORMALS", 60)
             assert_same_fit(mr.raps(*columns, **options), whole, rtol=1e-9)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError
-from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine, choose_engine
+from kipoi_deepmr.mutagenesis import Block, DeltaEngine, FullEngine, choose_engine
 from kipoi_deepmr.mutagenesis.agreement import SPREAD, compare
-from kipoi_deepmr.mutagenesis.local.program import LocalProgram
+from kipoi_deepmr.mutagenesis.delta.program import DeltaProgram
 from tests import toy_models
 from tests.test_mutagenesis_full import LENGTH, assert_equal_to_loop, make, make_codes, make_layout, plain_loop
 
@@ -51,19 +51,19 @@ class CountsAndProbability(nn.Module):
 def test_a_small_output_has_to_agree_beside_a_large_one(monkeypatch, caplog):
     torch.manual_seed(1)
     options, block, _ = made(CountsAndProbability(), columns=[0, 1])
-    original = LocalProgram.after
+    original = DeltaProgram.after
 
     def wrong(self, *args):
         predicted = original(self, *args).clone()
         predicted[:, 0] += 0.01
         return predicted
 
-    assert compare(LocalEngine(**options), block, range(LENGTH)).agrees
-    monkeypatch.setattr(LocalProgram, "after", wrong)
-    found = compare(LocalEngine(**options), block, range(LENGTH))
+    assert compare(DeltaEngine(**options), block, range(LENGTH)).agrees
+    monkeypatch.setattr(DeltaProgram, "after", wrong)
+    found = compare(DeltaEngine(**options), block, range(LENGTH))
     assert (found.agrees, found.worst) == (False, 0)
     assert found.relative < 1e-4
-    assert choose_engine("local", block, range(LENGTH), **options).name == "full"
+    assert choose_engine("delta", block, range(LENGTH), **options).name == "full"
     assert "differs from the full one by 0.01 in output 0" in caplog.text
 
 
@@ -83,20 +83,20 @@ class Cancelling(nn.Module):
 def test_rounding_that_the_full_engine_has_too_is_no_disagreement(monkeypatch):
     torch.manual_seed(2)
     options, block, _ = made(Cancelling(20.0))
-    found = compare(LocalEngine(**options), block, range(LENGTH))
+    found = compare(DeltaEngine(**options), block, range(LENGTH))
     # By the rounding of the predictions alone it would be one.
     assert (found.difference > np.maximum(1e-5 * found.effect, 8 * 1.2e-7 * found.prediction)).any()
     assert found.agrees
-    original = LocalProgram.after
-    monkeypatch.setattr(LocalProgram, "after", lambda self, *args: original(self, *args) * (1 + 1e-4) + 1e-4)
-    assert not compare(LocalEngine(**options), block, range(LENGTH)).agrees
+    original = DeltaProgram.after
+    monkeypatch.setattr(DeltaProgram, "after", lambda self, *args: original(self, *args) * (1 + 1e-4) + 1e-4)
+    assert not compare(DeltaEngine(**options), block, range(LENGTH)).agrees
 
 
 @pytest.mark.parametrize(("positions", "spread"), [(range(LENGTH), SPREAD), (range(LENGTH), 3), (range(7, 8), SPREAD)])
 def test_a_block_of_unknown_bases_has_nothing_to_compare(positions, spread):
     options, block, _ = made(Convolved())
     unknown = Block(block.names, np.full_like(block.codes, -1), block.sequence)
-    found = compare(LocalEngine(**options), unknown, positions, spread=spread)
+    found = compare(DeltaEngine(**options), unknown, positions, spread=spread)
     assert found.agrees
     assert found.relative is None
 
@@ -132,8 +132,8 @@ class Squeezed(nn.Module):
 def test_networks_that_drop_or_join_axes_are_traced_with_two_rows(network, batch_size, caplog):
     torch.manual_seed(3)
     options, block, full = made(network)
-    engine = choose_engine("local", block, range(LENGTH), **options, batch_size=batch_size)
-    assert engine.name == "local"
+    engine = choose_engine("delta", block, range(LENGTH), **options, batch_size=batch_size)
+    assert engine.name == "delta"
     assert not caplog.records
     assert engine.coverage.share > 0.5
     assert_equal_to_loop(
@@ -166,8 +166,8 @@ def test_predictions_that_are_not_of_their_sequence_are_refused(network, reason,
 def test_mutants_on_which_the_local_engine_fails_run_in_full(fault, monkeypatch, caplog):
     torch.manual_seed(4)
     options, block, full = made(Convolved(), batch_size=9, keep_draws=True)
-    engine = choose_engine("local", block, range(LENGTH), **options, batch_size=9, keep_draws=True)
-    original, calls = LocalProgram.after, []
+    engine = choose_engine("delta", block, range(LENGTH), **options, batch_size=9, keep_draws=True)
+    original, calls = DeltaProgram.after, []
 
     def failing(self, *args):
         calls.append(self)
@@ -176,14 +176,14 @@ def test_mutants_on_which_the_local_engine_fails_run_in_full(fault, monkeypatch,
             raise ValueError("no such window")
         return predicted * float("nan") if len(calls) % 4 == 2 else predicted
 
-    monkeypatch.setattr(LocalProgram, "after", failing)
+    monkeypatch.setattr(DeltaProgram, "after", failing)
     done = []
     found, expected = engine.run(block, range(LENGTH), done.append), full.run(block, range(LENGTH))
     np.testing.assert_allclose(found.mean, expected.mean, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.kept, expected.kept, rtol=0, atol=1e-6)
     assert sum(done) == 3 * (block.codes >= 0).sum()
     reason = "no number" if fault == "nan" else "ValueError: no such window"
-    assert caplog.text.count(f"the local engine fails on some mutants ({reason})") == 1
+    assert caplog.text.count(f"the delta engine fails on some mutants ({reason})") == 1
 
 
 class FirstOfTwo(nn.Module):
@@ -196,8 +196,8 @@ class FirstOfTwo(nn.Module):
 def test_the_other_outputs_of_an_operation_are_not_taken_for_the_first(caplog):
     torch.manual_seed(5)
     options, block, full = made(Convolved(FirstOfTwo(), 2 * LENGTH))
-    engine = choose_engine("local", block, range(LENGTH), **options)
-    assert engine.name == "local"
+    engine = choose_engine("delta", block, range(LENGTH), **options)
+    assert engine.name == "delta"
     assert engine.coverage.stopped_at[0] == "aten.topk.default (several outputs are used)"
     assert_equal_to_loop(
         engine.run(block, range(LENGTH)), *plain_loop(full, block, make_layout(), range(LENGTH)), full.exposures
@@ -215,14 +215,14 @@ class ThenRecurrent(nn.Module):
 
 def test_coverage_counts_the_products_of_recurrent_layers_and_attention():
     options, block, _ = made(Convolved(ThenRecurrent(), 128))
-    local = LocalEngine(**options)
+    local = DeltaEngine(**options)
     local.double()
     local.prepare(block)
     convolution, recurrent = 8 * 4 * 5 * LENGTH, 2 * LENGTH * 4 * 64 * (8 + 64)
     assert local.coverage.share == pytest.approx(convolution / (convolution + recurrent + 4 * 128), rel=0.05)
 
 
-@pytest.mark.parametrize("engine", [FullEngine, LocalEngine])
+@pytest.mark.parametrize("engine", [FullEngine, DeltaEngine])
 def test_float64_networks_keep_effects_that_float32_would_lose(engine):
     torch.manual_seed(6)
 
@@ -242,7 +242,7 @@ def test_references_of_many_sequences_stay_in_the_bound():
     options, block, _ = made(toy_models.ConvNet(LENGTH, 4), sequences=40)
     counts = []
     for memory in (2**16, 2**20, 2**27):
-        local = LocalEngine(**options, memory=memory)
+        local = DeltaEngine(**options, memory=memory)
         local.prepare(block)
         counts.append(local.sequences_at_once(1))
         assert local._most_sequences <= max(1, memory // 2 // 1000)

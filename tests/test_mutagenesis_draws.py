@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kipoi_deepmr.mutagenesis import LocalEngine
+from kipoi_deepmr.mutagenesis import DeltaEngine
 from tests import toy_models
 from tests.test_mutagenesis_full import LENGTH, make, make_codes, make_layout, plain_loop
 
@@ -13,11 +13,11 @@ def engines(network, codes, **options):
     """Return both engines of one network with a block of sequences."""
     layout = make_layout()
     full, block = make(network, codes, layout, keep_draws=True, **options)
-    local = LocalEngine(full.network, full.draws, full.count, full.columns, full.exposures, full.scale, keep_draws=True)
-    return layout, block, {"full": full, "local": local}
+    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures, full.scale, keep_draws=True)
+    return layout, block, {"full": full, "delta": local}
 
 
-@pytest.mark.parametrize("name", ["full", "local"])
+@pytest.mark.parametrize("name", ["full", "delta"])
 @pytest.mark.parametrize("batch_size", [None, 7])
 def test_kept_draws_equal_a_plain_loop_and_make_the_moments(name, batch_size):
     torch.manual_seed(0)

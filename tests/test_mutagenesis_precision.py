@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine, choose_engine
+from kipoi_deepmr.mutagenesis import DeltaEngine, FullEngine, choose_engine
 from kipoi_deepmr.mutagenesis.agreement import compare
 from kipoi_deepmr.mutagenesis.precision import products_in
 from tests.test_mutagenesis_full import LENGTH, DataDependent, make, make_codes, make_layout
@@ -18,7 +18,7 @@ def engines(precision, head="flat"):
     network = RandomNetwork([{**CONV, "kind": "conv", "p": 0.3}, {**CONV, "kind": "max", "p": 0.0}], head, True, LENGTH)
     full, block = make(network, make_codes(1), make_layout())
     options = {name: getattr(full, name) for name in ("network", "draws", "count", "columns", "exposures")}
-    return [engine(**options, precision=precision) for engine in (FullEngine, LocalEngine)], block, options
+    return [engine(**options, precision=precision) for engine in (FullEngine, DeltaEngine)], block, options
 
 
 def test_bfloat16_keeps_small_effects_in_the_local_engine_and_the_references_in_float32():
@@ -47,8 +47,8 @@ def test_an_uncaptured_network_takes_bfloat16_too():
 
 def test_the_engines_are_compared_in_float32_and_then_run_as_asked(caplog):
     _, block, options = engines("bfloat16")
-    engine = choose_engine("local", block, range(LENGTH), **options, precision="bfloat16")
-    assert (engine.name, engine.precision) == ("local", "bfloat16")
+    engine = choose_engine("delta", block, range(LENGTH), **options, precision="bfloat16")
+    assert (engine.name, engine.precision) == ("delta", "bfloat16")
     assert not caplog.records
     assert compare(engine, block, range(LENGTH)).relative < 1e-5
     assert engine.precision == "bfloat16"

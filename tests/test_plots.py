@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kipoi_deepmr import mr, open_results, plots
-from kipoi_deepmr.coordinates import Variants
+from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.errors import OutputError, SelectionError, StoreError
 from kipoi_deepmr.plots.canvas import BASES, decimals, fixed, spaced, span, three_digits
 from kipoi_deepmr.plots.choice import mutations, sequence_of
 from kipoi_deepmr.plots.file import KINDS, STYLE, save
 from kipoi_deepmr.plots.labels import apart
-from kipoi_deepmr.plots.logo import strongest_region
+from kipoi_deepmr.plots.sequence_logo import strongest_region
 from kipoi_deepmr.report.figures import inline_svg
 from tests.report_store import write_store
 
@@ -72,8 +72,8 @@ def test_without_axes_a_pyplot_figure_is_made(results):
 
 
 def test_the_global_forest_shows_the_global_effects_from_the_highest(results):
-    ax = draw(plots.forest, results, outcome="H3K27ac", method="egger")
-    table = results["global"].to_dataset().sel({"outcome": "H3K27ac", "method": "egger"}).sortby("estimate")[{}]
+    ax = draw(plots.forest, results, outcome="H3K27ac", estimator="egger")
+    table = results["global"].to_dataset().sel({"outcome": "H3K27ac", "estimator": "egger"}).sortby("estimate")[{}]
     expected = table["estimate"].values[::-1]
     assert drawn(ax, "s")[:, 0] == pytest.approx(expected)
     assert [label.get_text() for label in ax.get_yticklabels()] == table["exposure"].values[::-1].tolist()
@@ -93,7 +93,7 @@ def test_the_global_forest_shows_the_global_effects_from_the_highest(results):
 
 def test_the_local_forest_shows_every_sequence_of_an_exposure(results):
     ax = draw(plots.forest, results, "CTCF")
-    where = {"exposure": "CTCF", "outcome": "DNase", "method": "ivw"}
+    where = {"exposure": "CTCF", "outcome": "DNase", "estimator": "ivw"}
     estimates = results["local"]["estimate"].sel(where).values
     expected = np.sort(estimates[np.isfinite(estimates)])[::-1]
     assert len(expected) == 6
@@ -105,7 +105,7 @@ def test_the_local_forest_shows_every_sequence_of_an_exposure(results):
 
 def test_of_many_rows_some_are_drawn_and_a_note_says_so(results):
     ax = draw(plots.forest, results, "FOXA1", rows=4)
-    where = {"exposure": "FOXA1", "outcome": "DNase", "method": "ivw"}
+    where = {"exposure": "FOXA1", "outcome": "DNase", "estimator": "ivw"}
     ranked = np.sort(results["local"]["estimate"].sel(where).values)[::-1]
     assert drawn(ax, "s")[:, 0] == pytest.approx(ranked[[0, 2, 4, 6]])
     assert any("4 of 7 sequences, evenly spaced by rank" in text for text in texts(ax))
@@ -116,13 +116,13 @@ def test_of_many_rows_some_are_drawn_and_a_note_says_so(results):
 def test_the_density_has_a_tick_for_each_local_effect(results):
     ax = draw(plots.density, results)
     ticks = drawn(ax, "|")
-    estimates = results["local"]["estimate"].sel({"outcome": "DNase", "method": "ivw"}).values
+    estimates = results["local"]["estimate"].sel({"outcome": "DNase", "estimator": "ivw"}).values
     for row, name in enumerate(label.get_text().split("  ")[0] for label in ax.get_yticklabels()):
         at = np.sort(ticks[np.abs(ticks[:, 1] - row) < 0.2, 0])
         values = (
             estimates
             if name == "all"
-            else results["local"]["estimate"].sel({"outcome": "DNase", "method": "ivw", "exposure": name}).values
+            else results["local"]["estimate"].sel({"outcome": "DNase", "estimator": "ivw", "exposure": name}).values
         )
         assert at == pytest.approx(np.sort(values[np.isfinite(values)]))
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -131,7 +131,7 @@ def test_the_density_has_a_tick_for_each_local_effect(results):
 
 def test_the_heatmap_has_a_number_in_each_cell(results):
     ax = draw(plots.heatmap, results)
-    table = results["global"]["estimate"].sel({"method": "ivw"})
+    table = results["global"]["estimate"].sel({"estimator": "ivw"})
     cells = {text.get_position(): text.get_text() for text in ax.texts if text.get_text()[:1].isdigit()}
     for row in range(2):
         for column in range(2):
@@ -176,14 +176,14 @@ def test_leave_one_out_is_the_estimate_without_each_position(results):
     sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
     found = mutations(results, "FOXA1", "DNase", sequence)
     for method in ("ivw", "egger"):
-        ax = draw(plots.leave_one_out, results, "FOXA1", method=method)
+        ax = draw(plots.leave_one_out, results, "FOXA1", estimator=method)
         step = next(line for line in ax.lines if line.get_drawstyle() == "steps-mid")
         for index in (0, 17, 39):
             rest = [np.delete(array, index, 0).ravel() for array in (found.bx, found.bxse, found.by, found.byse)]
             assert step.get_ydata()[index] == pytest.approx(float(getattr(mr, method)(*rest).estimate))
         assert step.get_xdata().tolist() == found.coordinate.tolist()
     with pytest.raises(SelectionError, match="ivw and egger"):
-        plots.leave_one_out(results, "FOXA1", method="weighted_median", ax=Figure())
+        plots.leave_one_out(results, "FOXA1", estimator="weighted_median", ax=Figure())
 
 
 @pytest.mark.parametrize("index", [2, 3], ids=["plus", "minus"])
@@ -226,7 +226,7 @@ def test_the_letters_are_those_of_the_plus_strand(results, index, monkeypatch):
     monkeypatch.setattr(logomaker, "Glyph", glyph)
     effects = results["effects"].to_dataset()
     draw(plots.logo, results, "FOXA1", sequence=str(effects["sequence"].values[index]))
-    where = Variants.read(effects, np.array([index]))
+    where = GenomeVariants.read(effects, np.array([index]))
     assert letters == dict(zip((where.coordinate[0] + 1).tolist(), where.reference[0].tolist(), strict=True))
 
 
@@ -246,7 +246,7 @@ def test_the_strongest_region_holds_the_strongest_effects(results):
     [
         (lambda r: plots.forest(r, "FOXA2"), r"no exposure 'FOXA2'\. Did you mean 'FOXA1'\? It has FOXA1, CTCF"),
         (lambda r: plots.density(r, outcome="dnase"), r"no outcome 'dnase'\. Did you mean 'DNase'"),
-        (lambda r: plots.heatmap(r, method="mode"), "no method 'mode'"),
+        (lambda r: plots.heatmap(r, estimator="mode"), "no estimator 'mode'"),
         (lambda r: plots.scatter(r, "CTCF", sequence="chr8:1003000-1003040(+)"), "CTCF has no sequence"),
         (lambda r: plots.logo(r, "CTCF", region=(5, 9)), "positions 5 to 9 lie outside of chr8:"),
         (lambda r: plots.profile(r, "CTCF", of="both"), "not on 'both'"),
@@ -389,7 +389,7 @@ def test_leave_one_out_names_no_rounding_and_what_cannot_be_left_out(results):
 
 
 def test_titles_break_between_words_alone(results):
-    ax = draw(plots.forest, results, "FOXA1", method="egger")
+    ax = draw(plots.forest, results, "FOXA1", estimator="egger")
     assert "MR-\n" not in ax.get_title(loc="left")
 
 
@@ -397,7 +397,7 @@ def test_an_estimate_far_out_does_not_press_the_funnel_together(results):
     near = draw(plots.funnel, results, "FOXA1")
     tree = results.copy()
     local = tree["local"].to_dataset().load()
-    local["estimate"].loc[{"method": "egger"}] = -300.0
+    local["estimate"].loc[{"estimator": "egger"}] = -300.0
     tree["local"] = type(tree)(local)
     far = draw(plots.funnel, tree, "FOXA1")
     assert far.get_xlim() == pytest.approx(near.get_xlim(), rel=0.3)
@@ -412,10 +412,10 @@ def test_estimators_without_a_line_in_the_plane_get_none(tmp_path):
             ax = draw(function, tree, "CTCF")
             assert len(ax.get_legend().get_texts()) == expected
             assert any(f"{expected} of 3 estimators" in text for text in texts(ax))
-            ax = draw(function, tree, "CTCF", method="multivariable_ivw")
+            ax = draw(function, tree, "CTCF", estimator="multivariable_ivw")
             assert ax.get_legend() is None
             assert any("the estimator has no line here" in " ".join(text.split()) for text in texts(ax))
-        ax = draw(plots.scatter, tree, "CTCF", method="radial_egger")
+        ax = draw(plots.scatter, tree, "CTCF", estimator="radial_egger")
         assert not [line for line in ax.lines if hasattr(line, "get_slope")]
 
 
@@ -467,10 +467,10 @@ def test_of_many_estimators_six_are_drawn(tmp_path):
             assert sum(name.startswith("IVW") for name in names) == 4
             assert not any("MR-Egger penalized" in name for name in names)
             assert any("6 of 7 estimators" in text for text in texts(ax))
-            one = draw(function, tree, "CTCF", method="egger_penalized")
+            one = draw(function, tree, "CTCF", estimator="egger_penalized")
             assert one.get_legend().get_texts()[0].get_text().startswith("MR-Egger penalized")
-        with pytest.raises(SelectionError, match="no method 'mode'"):
-            plots.funnel(tree, "CTCF", method="mode")
+        with pytest.raises(SelectionError, match="no estimator 'mode'"):
+            plots.funnel(tree, "CTCF", estimator="mode")
 
 
 def test_numbers_and_limits():

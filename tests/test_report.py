@@ -11,8 +11,9 @@ import xarray as xr
 
 from kipoi_deepmr import cli, open_results
 from kipoi_deepmr.errors import OutputError, SelectionError, StoreError
-from kipoi_deepmr.report import render, selection, write_report
+from kipoi_deepmr.report import extent, render, write_report
 from kipoi_deepmr.report.cautions import cautions
+from kipoi_deepmr.report.extent import select
 from kipoi_deepmr.report.rows import (
     global_rows,
     interval_cell,
@@ -22,7 +23,6 @@ from kipoi_deepmr.report.rows import (
     reverse_rows,
     shuffled_rows,
 )
-from kipoi_deepmr.report.selection import select
 from kipoi_deepmr.report.words import details, estimand, summary
 from tests.report_store import write_store
 
@@ -103,7 +103,7 @@ def test_every_pair_has_its_figures(page):
 
 
 def test_figures_keep_the_numbers_that_readers_see(page, results):
-    where = {"exposure": "FOXA1", "outcome": "DNase", "method": "ivw"}
+    where = {"exposure": "FOXA1", "outcome": "DNase", "estimator": "ivw"}
     one = results["global"].to_dataset().sel(where)
     shown = f"{float(one['estimate']):.3f} [{float(one['ci_low']):.3f}, {float(one['ci_high']):.3f}]"
     assert f">{shown}<" in page
@@ -120,7 +120,7 @@ def test_the_table_holds_the_global_effects(results):
         where = {
             "exposure": cells["exposure"].text,
             "outcome": cells["outcome"].text,
-            "method": names[cells["method"].text],
+            "estimator": names[cells["estimator"].text],
         }
         one = overall.sel(where)
         assert cells["estimate"].key == float(one["estimate"])
@@ -135,10 +135,10 @@ def test_an_outcome_that_is_the_only_one_is_said_once_and_long_tables_are_folded
     many = tuple(f"TF{number}" for number in range(31))
     with open_results(write_store(folder / "many.zarr", exposures=many, sequences=5, length=12)) as tree:
         table = global_rows(tree)
-        assert [head for head, _ in table.heads][:3] == ["exposure", "method", "estimate"]
+        assert [head for head, _ in table.heads][:3] == ["exposure", "estimator", "estimate"]
         assert [cell.text for cell in table.rows[0][:2]] == ["TF0", "MR-Egger"]
         assert table.note == "The outcome is DNase."
-        page = render(tree, exposures=["TF3"])
+        page = render(tree, exposure=["TF3"])
     assert "<details><summary>Global effects: table of 62 rows</summary>" in page
     assert page.count("<details>") == 3
     told = re.search(r"<dt>exposures</dt><dd>(.*?)</dd>", page, re.DOTALL)[1]
@@ -155,7 +155,7 @@ def test_sequences_are_ranked(results, monkeypatch):
     for row in table.rows:
         one = local.sel({"sequence": row[heads.index("sequence")].text})
         assert row[heads.index("mean F")].key == float(one["f_statistic"])
-        expected = float(one["intercept_pvalue"].sel({"method": "egger"}))
+        expected = float(one["intercept_pvalue"].sel({"estimator": "egger"}))
         assert row[heads.index("intercept p (MR-Egger)")].key == expected
     monkeypatch.setattr("kipoi_deepmr.report.rows.RANKED_ROWS", 4)
     short = ranked_rows(results, "CTCF", "DNase", "ivw")
@@ -166,7 +166,7 @@ def test_sequences_are_ranked(results, monkeypatch):
 def test_both_directions_are_shown_when_they_were_estimated(results, page):
     table = reverse_rows(results)
     row = next(row for row in table.rows if [cell.text for cell in row[:3]] == ["FOXA1", "DNase", "IVW"])
-    where = {"exposure": "FOXA1", "outcome": "DNase", "method": "ivw"}
+    where = {"exposure": "FOXA1", "outcome": "DNase", "estimator": "ivw"}
     assert row[3].key == float(results["global"]["estimate"].sel(where))
     assert row[5].key == float(results["reverse/global"]["estimate"].sel(where))
     assert "Both directions" in page
@@ -188,7 +188,7 @@ def test_negative_controls_are_shown_when_they_were_made(results, page):
     tree["controls"] = xr.DataTree.from_dict({"global": overall * 0 + 0.5})
     shuffled = shuffled_rows(tree)
     assert [cell.text for cell in shuffled.rows[0][5:]] == ["0.500", "0.500 to 0.500"]
-    text = outline(render(tree, exposures=["CTCF"])).text
+    text = outline(render(tree, exposure=["CTCF"])).text
     assert "Permuted exposure effects" in text
     assert "keep their dinucleotides" in text
 
@@ -204,8 +204,8 @@ def test_the_run_is_told_in_words(results):
     assert "take the errors of the mean" not in told["standard errors"]
     other = results.copy()
     overall = other["global"].to_dataset()
-    kinds = np.where(overall["method"].values == "ivw", "monte_carlo", "posterior")
-    other["global"] = xr.DataTree(overall.assign_coords(standard_error=("method", kinds)))
+    kinds = np.where(overall["estimator"].values == "ivw", "monte_carlo", "posterior")
+    other["global"] = xr.DataTree(overall.assign_coords(standard_error=("estimator", kinds)))
     assert "Whatever is chosen, IVW take the errors of the mean" in summary(other)["standard errors"]
     text = estimand(results, "ivw")
     assert "model-implied" in text
@@ -218,7 +218,7 @@ def test_an_ensemble_is_told_as_one(folder):
     path = write_store(folder / "ensemble.zarr", draws=1, uncertainty={"method": "ensemble", "members": members})
     with open_results(path) as tree:
         tree.attrs |= {"draws": 3, "members": members}
-        told, page = summary(tree), outline(render(tree, exposures=["CTCF"])).text
+        told, page = summary(tree), outline(render(tree, exposure=["CTCF"])).text
         assert told["draws"] == "the 3 members of an ensemble, the same for all sequences: seed_a, seed_b, seed_c"
         assert "how far members of the ensemble disagree" in told["standard errors"]
         assert "MC-dropout" not in page
@@ -264,7 +264,7 @@ def test_a_sound_store_has_no_cautions(results):
     sound = changed(results, "local", f_statistic=50.0, i2_gx=0.97, intercept_pvalue=0.5)
     sound = changed(sound, "global", prediction_low=1.0, prediction_high=2.0, ci_low=1.0, ci_high=2.0)
     assert titles(sound) == []
-    assert "None of the checks found a reason for caution" in render(sound, exposures=["CTCF"])
+    assert "None of the checks found a reason for caution" in render(sound, exposure=["CTCF"])
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_one_is_no_plural(folder):
 
 def test_failed_fits_are_counted_with_their_reasons(results):
     def fail(status):
-        status[{"method": 0, "sequence": 0, "outcome": 0}] = 1
+        status[{"estimator": 0, "sequence": 0, "outcome": 0}] = 1
         return status
 
     caution = next(c for c in cautions(changed(results, "local", status=fail)) if "could not be made" in c.title)
@@ -343,13 +343,13 @@ def test_the_selection_is_stated(results, monkeypatch):
         ("FOXA1", "H3K27ac"),
         ("CTCF", "H3K27ac"),
     ]
-    where = {"exposure": "CTCF", "outcome": "DNase", "method": "ivw"}
+    where = {"exposure": "CTCF", "outcome": "DNase", "estimator": "ivw"}
     local = results["local"]["estimate"].sel(where)
     ranked = local["sequence"].values[np.argsort(-local.values)]
     assert [name for name, _ in chosen.dives[1].sequences] == [str(ranked[0]), str(ranked[2]), str(ranked[5])]
-    monkeypatch.setattr(selection, "DIVES", 3)
-    monkeypatch.setattr(selection, "SEQUENCES", 2)
-    monkeypatch.setattr(selection, "OUTCOMES", 1)
+    monkeypatch.setattr(extent, "DIVES", 3)
+    monkeypatch.setattr(extent, "SEQUENCES", 2)
+    monkeypatch.setattr(extent, "OUTCOMES", 1)
     few = select(results)
     assert [len(dive.sequences) for dive in few.dives] == [1, 1, 0]
     assert few.dives[1].sequences == ((str(ranked[2]), "median local effect"),)
@@ -369,10 +369,10 @@ def test_errors_say_what_to_do(results, tmp_path):
         write_report(results, tmp_path / "report.pdf")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        write_report(results, tmp_path / "file" / "report.html", exposures=["CTCF"])
+        write_report(results, tmp_path / "file" / "report.html", exposure=["CTCF"])
     (tmp_path / "file").unlink()
     with pytest.raises(SelectionError, match="no exposure 'ctcf'"):
-        write_report(results, tmp_path / "report.html", exposures=["ctcf"])
+        write_report(results, tmp_path / "report.html", exposure=["ctcf"])
     with pytest.raises(StoreError, match="does not exist"):
         write_report(tmp_path / "none.zarr", tmp_path / "report.html")
     bare = xr.DataTree.from_dict({"effects": results["effects"].to_dataset()})
@@ -396,7 +396,9 @@ def test_cells_of_what_is_missing():
 
 def test_the_commands_write_report_and_figures(folder, results, tmp_path, capsys):
     store = str(folder / "out.zarr")
-    assert cli.main(["report", store, "-o", str(tmp_path / "r.html"), "--exposures", "CTCF", "--method", "egger"]) == 0
+    assert (
+        cli.main(["report", store, "-o", str(tmp_path / "r.html"), "--exposure", "CTCF", "--estimator", "egger"]) == 0
+    )
     assert "Local effects of CTCF, MR-Egger" in (tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"wrote {tmp_path / 'r.html'}" in capsys.readouterr().err
     for kind in ("forest", "density", "heatmap", "scatter", "funnel", "loo", "logo", "profile"):
@@ -406,7 +408,7 @@ def test_the_commands_write_report_and_figures(folder, results, tmp_path, capsys
         assert output.read_text(encoding="utf-8").startswith("<?xml")
     capsys.readouterr()
     assert cli.main(["plot", store, "--kind", "forest", "-o", str(tmp_path / "new" / "folder" / "x.svg")]) == 0
-    assert cli.main(["report", store, "-o", str(tmp_path / "other" / "r.html"), "--exposures", "CTCF"]) == 0
+    assert cli.main(["report", store, "-o", str(tmp_path / "other" / "r.html"), "--exposure", "CTCF"]) == 0
     assert (tmp_path / "other" / "r.html").exists()
     capsys.readouterr()
     for arguments, message in (

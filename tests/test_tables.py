@@ -36,7 +36,7 @@ def make_estimates(known, coords, unit, alpha):
 def make_results(exposures=("FOXA1", "CTCF"), outcomes=("DNase", "H3K27ac"), unit=1.0, alpha=0.05):
     bound = np.ones((len(exposures), 3), bool)
     bound[0, 2] = False
-    names = {"exposure": text(exposures), "outcome": text(outcomes), "method": text(["egger", "ivw"])}
+    names = {"exposure": text(exposures), "outcome": text(outcomes), "estimator": text(["egger", "ivw"])}
     windows = {
         "sequence": text(f"chr1:{i}-{i + 8}(+)" for i in range(3)),
         "bound": (("exposure", "sequence"), bound),
@@ -60,10 +60,10 @@ def test_the_global_table_has_a_row_per_exposure_outcome_and_method():
     results = make_results()
     table = global_table(results)
     assert len(table) == 2 * 2 * 2
-    assert list(table.columns[:3]) == ["exposure", "outcome", "method"]
+    assert list(table.columns[:3]) == ["exposure", "outcome", "estimator"]
     assert set(table.columns[3:]) == set(terms.GLOBAL)
     for row in table.itertuples():
-        where = {"exposure": row.exposure, "outcome": row.outcome, "method": row.method}
+        where = {"exposure": row.exposure, "outcome": row.outcome, "estimator": row.estimator}
         assert row.estimate == float(results["global"]["estimate"].sel(where))
     assert isinstance(table["exposure"][0], str)
 
@@ -75,8 +75,8 @@ def test_the_local_table_has_the_sequences_that_are_bound():
     assert "bound" not in table
     assert set(terms.LOCAL) <= set(table.columns)
     assert set(table.loc[table["exposure"] == "FOXA1", "sequence"]) == {"chr1:0-8(+)", "chr1:1-9(+)"}
-    row = table[(table["exposure"] == "CTCF") & (table["method"] == "ivw")].iloc[0]
-    where = {name: row[name] for name in ("exposure", "outcome", "sequence", "method")}
+    row = table[(table["exposure"] == "CTCF") & (table["estimator"] == "ivw")].iloc[0]
+    where = {name: row[name] for name in ("exposure", "outcome", "sequence", "estimator")}
     assert row["se"] == float(results["local"]["se"].sel(where))
     assert (row["chrom"], row["start"], row["strand"]) == ("chr1", 0, "+")
     assert list(table.index) == list(range(len(table)))
@@ -174,7 +174,7 @@ def test_controls_and_the_other_direction_stand_below():
 def test_methods_with_errors_of_the_mean_are_marked():
     results = make_results()
     for kind in ("global", "local"):
-        errors = ("method", text(["posterior", "monte_carlo"]))
+        errors = ("estimator", text(["posterior", "monte_carlo"]))
         results[kind] = xr.DataTree(results[kind].to_dataset().assign_coords(standard_error=errors))
     shown = terminal_table(results).splitlines()
     assert all((" ivw* " in line) == (" egger " not in line) for line in shown[3:-1])
@@ -216,5 +216,5 @@ def test_the_terminal_says_which_methods_are_permuted():
     overall["n_permuted"][..., 1] = 0
     results["global"] = xr.DataTree(overall)
     shown = terminal_table(results)
-    assert "methods that need every draw are permuted only\nwhere the store keeps the draws" in shown
+    assert "estimators that need every draw are permuted only\nwhere the store keeps the draws" in shown
     assert max(map(len, shown.splitlines())) <= 100

@@ -12,8 +12,8 @@ from scipy import stats
 from kipoi_deepmr import export, mr
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import SelectionError, StoreError
-from kipoi_deepmr.pipeline import re_estimate
 from kipoi_deepmr.reading import select
+from kipoi_deepmr.running import re_estimate
 from kipoi_deepmr.tables import global_results, local_results, variant_tables
 from tests.small_stores import EXPOSURES, WINDOWS, write_fasta, write_store
 
@@ -107,7 +107,7 @@ def test_the_instruments_of_a_sequence_give_its_local_estimates(folder, tree, ha
                 "exposure": row["originalname.exposure"],
                 "outcome": row["outcome"],
                 "sequence": row["sequence"],
-                "method": row["estimator"],
+                "estimator": row["estimator"],
             }
         )
         for column, name in {"b": "estimate", "se": "se", "pval": "pvalue", "q": "q", "i2_gx": "i2_gx"}.items():
@@ -187,7 +187,7 @@ def test_global_results_have_the_names_of_metafor(folder, tree):
         "pi.ub": "prediction_high",
     }
     for _, row in table.iterrows():
-        cell = overall.sel({"exposure": row["exposure"], "outcome": row["outcome"], "method": row["estimator"]})
+        cell = overall.sel({"exposure": row["exposure"], "outcome": row["outcome"], "estimator": row["estimator"]})
         for column, name in names.items():
             assert row[column] == float(cell[name])
         assert row["k"] == int(cell["n_sequences"])
@@ -208,7 +208,7 @@ def test_the_other_direction_swaps_exposure_and_outcome(folder, tree):
     assert set(overall["outcome"]) == set(EXPOSURES)
     assert set(overall["exposure"]) == {"open"}
     row = local.iloc[5]
-    where = {"exposure": row["outcome"], "outcome": "open", "sequence": row["sequence"], "method": row["estimator"]}
+    where = {"exposure": row["outcome"], "outcome": "open", "sequence": row["sequence"], "estimator": row["estimator"]}
     assert row["b"] == float(tree["reverse/local"]["estimate"].sel(where))
     assert row["id.exposure"] == f"open:{row['sequence']}"
     forward = xr.DataTree.from_dict({name: tree[name].to_dataset() for name in ("effects", "local", "global")})

@@ -247,7 +247,7 @@ def test_bed_has_the_local_effects(folder):
     ]
     local = xr.open_datatree(folder / "out.zarr", engine="zarr")["local"].to_dataset()
     comment, *lines = paths[1].read_text().splitlines()
-    here = local.sel({"exposure": "TF#1", "outcome": "open", "method": "ivw"})
+    here = local.sel({"exposure": "TF#1", "outcome": "open", "estimator": "ivw"})
     assert len(lines) == int(here.bound.sum()) == 7
     full = np.quantile(np.abs(here.estimate.values[here.bound.values]), 0.95)
     assert f"{full:.6g}" in comment

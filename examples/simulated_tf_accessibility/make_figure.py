@@ -25,10 +25,10 @@ def load_estimates(store: Path, method: str) -> tuple[xr.Dataset, xr.Dataset]:
     """Load the local and the global effects on accessibility by one method."""
     tree = xr.open_datatree(store, engine="zarr")
     local, overall = tree["local"].to_dataset(), tree["global"].to_dataset()
-    methods = list(local["method"].values)
+    methods = list(local["estimator"].values)
     if method not in methods:
         raise SystemExit(f"{store} has no method {method!r}; it has {', '.join(map(str, methods))}.")
-    chosen = {"method": method, "outcome": OUTCOME}
+    chosen = {"estimator": method, "outcome": OUTCOME}
     return local.sel(chosen).load(), overall.sel(chosen).load()
 
 

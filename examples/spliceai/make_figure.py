@@ -38,8 +38,8 @@ def load_results(store: Path, exons: pd.DataFrame, method: str) -> tuple[pd.Data
     """Load estimates by exon, all effects, and the overall estimate."""
     tree = xr.open_datatree(store, engine="zarr")
     effects = tree["effects"].to_dataset().sel(exposure=EXPOSURE, outcome=OUTCOME).load()
-    chosen = {"exposure": EXPOSURE, "outcome": OUTCOME, "method": method}
-    methods = list(tree["local"]["method"].values)
+    chosen = {"exposure": EXPOSURE, "outcome": OUTCOME, "estimator": method}
+    methods = list(tree["local"]["estimator"].values)
     if method not in methods:
         raise SystemExit(f"{store} has no method {method!r}; it has {', '.join(map(str, methods))}.")
     local, overall = (tree[group].to_dataset().sel(chosen).load() for group in ("local", "global"))

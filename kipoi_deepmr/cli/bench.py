@@ -1,4 +1,4 @@
-"""``kipoi deepmr bench``: the local against the full engine."""
+"""``kipoi deepmr bench``: the delta against the full engine."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = add_command(commands, "bench", run, "time the local against the full engine on this machine")
+    parser = add_command(commands, "bench", run, "time the delta against the full engine on this machine")
     parser.add_argument("config", metavar="CONFIG", help="YAML file")
     add_computing(parser)
     add_json(parser)
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.config import load_config
-    from kipoi_deepmr.pipeline import bench
+    from kipoi_deepmr.predict.bench import bench
 
     report = bench(
         load_config(args.config), device=args.device, batch_size=args.batch_size, num_workers=args.num_workers

@@ -12,8 +12,8 @@ def add(commands: Any) -> None:
     text = "write a commented configuration for a model, or the model directory of a torch network"
     parser = add_command(commands, "init", run, text)
     add_model(parser, optional=True)
-    parser.add_argument("--exposures", metavar="GLOB", nargs="+", default=[], help="labels or globs of exposures")
-    parser.add_argument("--outcomes", metavar="GLOB", nargs="+", default=[], help="labels or globs of outcomes")
+    parser.add_argument("--exposure", metavar="GLOB", nargs="+", default=[], help="labels or globs of exposures")
+    parser.add_argument("--outcome", metavar="GLOB", nargs="+", default=[], help="labels or globs of outcomes")
     parser.add_argument("-o", "--output", metavar="PATH", help="file to write (default: the terminal), or model folder")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     torch = parser.add_argument_group("a torch network outside Kipoi")
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from kipoi_deepmr.errors import ConfigError
     from kipoi_deepmr.model import load_model
-    from kipoi_deepmr.pipeline.draft import draft
+    from kipoi_deepmr.predict.draft import draft
 
     output = Path(args.output).expanduser() if args.output else None
     if (args.model is None) == (args.from_torch is None):
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return _write_recipe(args, output)
     if output is not None and output.exists() and not args.overwrite:
         raise ConfigError(f"{output} exists: replace it with --overwrite or choose another name")
-    text = draft(load_model(args.model, args.source), args.exposures, args.outcomes)
+    text = draft(load_model(args.model, args.source), args.exposure, args.outcome)
     if output is None:
         print(text, end="")
         return 0

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--exposure", metavar="NAME", help="needed for figures of one sequence")
     parser.add_argument("--outcome", metavar="NAME", help="default: the first one")
     parser.add_argument("--sequence", metavar="NAME", help="default: the one with the median local effect")
-    parser.add_argument("--method", metavar="METHOD", help="estimator (default: ivw where the store has it)")
+    parser.add_argument("--estimator", metavar="NAME", help="estimator (default: ivw where the store has it)")
     parser.add_argument(
         "--of", choices=("exposure", "outcome"), help="logo and profile: effects on which (default: exposure)"
     )
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from kipoi_deepmr.cube import open_results
     from kipoi_deepmr.plots.file import save
 
-    wanted = {name: getattr(args, name) for name in ("exposure", "outcome", "sequence", "method", "of")}
+    wanted = {name: getattr(args, name) for name in ("exposure", "outcome", "sequence", "estimator", "of")}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     with open_results(args.store) as results:
         path = save(results, args.kind, args.output, dpi=args.dpi, **chosen)

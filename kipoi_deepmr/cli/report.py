@@ -15,10 +15,12 @@ def add(commands: Any) -> None:
     parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
     parser.add_argument("-o", "--output", metavar="HTML", required=True, help="file to write, replaced if it exists")
     parser.add_argument(
-        "--exposures", metavar="NAME", nargs="+", help="exposures to look at in depth (default: as many as fit)"
+        "--exposure", metavar="NAME", nargs="+", help="exposures to look at in depth (default: as many as fit)"
     )
     parser.add_argument(
-        "--method", help="estimator of forests, densities and ranks (default: ivw where the store has it)"
+        "--estimator",
+        metavar="NAME",
+        help="estimator of forests, densities and ranks (default: ivw where the store has it)",
     )
 
 
@@ -26,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.report import write_report
 
-    path = write_report(args.store, args.output, exposures=args.exposures, method=args.method)
+    path = write_report(args.store, args.output, exposure=args.exposure, estimator=args.estimator)
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB): open it with a browser", file=sys.stderr)
     return 0

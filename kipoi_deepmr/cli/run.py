@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.config import load_config
-    from kipoi_deepmr.pipeline import run
+    from kipoi_deepmr.running import run
     from kipoi_deepmr.tables import global_records, terminal_table
 
     results = run(

@@ -1,19 +1,19 @@
 """The YAML file as typed sections: load, validate, explain what is wrong, dump canonically."""
 
 from kipoi_deepmr.config.estimation import ControlsSection, MetaSection, Method, MRSection
-from kipoi_deepmr.config.reading import load_config, parse_config
 from kipoi_deepmr.config.sections import (
     Config,
     DataloaderSection,
     EffectsSection,
     Exposure,
-    Member,
     ModelSection,
     MutagenesisSection,
+    NamedMember,
     SequencesSection,
     Task,
     UncertaintySection,
 )
+from kipoi_deepmr.config.yaml_file import load_config, parse_config
 
 __all__ = [
     "Config",
@@ -22,11 +22,11 @@ __all__ = [
     "EffectsSection",
     "Exposure",
     "MRSection",
-    "Member",
     "MetaSection",
     "Method",
     "ModelSection",
     "MutagenesisSection",
+    "NamedMember",
     "SequencesSection",
     "Task",
     "UncertaintySection",

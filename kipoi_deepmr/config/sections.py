@@ -140,7 +140,7 @@ class SequencesSection(Section):
     )
 
 
-class Member(Section):
+class NamedMember(Section):
     """A Kipoi model that is one member of an ensemble."""
 
     name: Text = Field(description="Kipoi model; with source: dir a path relative to this file")
@@ -158,7 +158,7 @@ class UncertaintySection(Section):
     method: Literal["mc_dropout", "ensemble"] = Field(
         "mc_dropout", description="mc_dropout (a draw is a thinned network), ensemble (a draw is a member)"
     )
-    members: Annotated[list[Member], Field(min_length=1)] | None = Field(
+    members: Annotated[list[NamedMember], Field(min_length=1)] | None = Field(
         None, description="all models of an ensemble, as [name, ...]; null: the members inside the model"
     )
     draws: Annotated[StrictInt, Field(ge=1)] = Field(
@@ -214,9 +214,9 @@ class MutagenesisSection(Section):
     """Which positions are mutated, and how."""
 
     positions: Positions = Field("all", description="all, or [start, end) counted from 0 in the window")
-    engine: Literal["auto", "local", "full"] = Field(
+    engine: Literal["auto", "delta", "full"] = Field(
         "auto",
-        description="local (only what a mutation can reach), full (all of the network), auto: the faster one",
+        description="delta (only what a mutation can reach), full (all of the network), auto: the faster one",
     )
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",

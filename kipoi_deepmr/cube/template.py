@@ -125,7 +125,7 @@ def _write_drawn(path: Path, template: Template, drawn: Drawn, shard: int) -> No
     coords: dict[str, NDArray[Any]] = {
         terms.DIRECTION: np.array(drawn.directions, dtype=object),
         **{dim: template.coords[dim] for dim in terms.LOCAL_DIMS},
-        terms.METHOD: np.array(drawn.methods, dtype=object),
+        terms.ESTIMATOR: np.array(drawn.methods, dtype=object),
     }
     indexes = {
         name: (name, values, terms.attributes(terms.INDEXES[name], template.scale)) for name, values in coords.items()

@@ -146,7 +146,7 @@ class Cube:
         if group not in self._root:
             return None
         methods, directions = (
-            np.asarray(self._array(name, DRAWN_GROUP)[...]) for name in (terms.METHOD, terms.DIRECTION)
+            np.asarray(self._array(name, DRAWN_GROUP)[...]) for name in (terms.ESTIMATOR, terms.DIRECTION)
         )
         settings = str(self._root[group].attrs["settings"])
         return Drawn(tuple(map(str, methods)), tuple(map(str, directions)), settings)

@@ -1,8 +1,8 @@
 """Random-effects meta-analysis of estimates from several studies (here: sequences)."""
 
 from kipoi_deepmr.meta._studies import MetaStatus
+from kipoi_deepmr.meta.influence import leave_one_out
 from kipoi_deepmr.meta.intervals import Tau2Interval, tau2_interval
-from kipoi_deepmr.meta.leave_one_out import leave_one_out
 from kipoi_deepmr.meta.pooling import METHODS, TESTS, MetaResult, random_effects
 
 __all__ = [

@@ -1,8 +1,8 @@
 """A Kipoi model behind one protocol: where its sequence sits, its outputs by unique names, its torch network."""
 
 from kipoi_deepmr.model.function import PredictFunction
+from kipoi_deepmr.model.kipoi_model import KipoiModel
 from kipoi_deepmr.model.layout import Layout, find_layout
-from kipoi_deepmr.model.loaded import LoadedModel
 from kipoi_deepmr.model.loading import load_model
 from kipoi_deepmr.model.network import (
     Disagreement,
@@ -22,8 +22,8 @@ from kipoi_deepmr.model.targets import Selection, Target, Targets, select
 __all__ = [
     "Disagreement",
     "InputBatch",
+    "KipoiModel",
     "Layout",
-    "LoadedModel",
     "Outputs",
     "PredictFunction",
     "Reduction",

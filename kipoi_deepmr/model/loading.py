@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from kipoi_deepmr.errors import ModelError, suggestion
-from kipoi_deepmr.model.description import read_description
 from kipoi_deepmr.model.imports import is_inside, is_installed
 from kipoi_deepmr.model.keras import keras_2
-from kipoi_deepmr.model.loaded import LoadedModel, causes, reason
+from kipoi_deepmr.model.kipoi_model import KipoiModel, causes, reason
+from kipoi_deepmr.model.model_yaml import read_description
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _KERAS_2 = (
 )
 
 
-def load_model(name: str, source: str = "kipoi", directory: Path | None = None) -> LoadedModel:
+def load_model(name: str, source: str = "kipoi", directory: Path | None = None) -> KipoiModel:
     """Load a Kipoi model.
 
     Parameters
@@ -70,7 +70,7 @@ def load_model(name: str, source: str = "kipoi", directory: Path | None = None) 
         loaded = _loaded(name, source, folder)
     except Exception as error:
         raise ModelError(_explain_load(name, folder, error)) from error
-    return LoadedModel(loaded, name, source, folder)
+    return KipoiModel(loaded, name, source, folder)
 
 
 def _loaded(name: str, source: str, folder: Path) -> Any:

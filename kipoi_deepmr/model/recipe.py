@@ -16,7 +16,7 @@ from torch import nn
 
 from kipoi_deepmr.errors import ConfigError, ModelError
 from kipoi_deepmr.model.imports import imported_files, is_installed, root_of, without
-from kipoi_deepmr.model.loaded import LoadedModel, reason
+from kipoi_deepmr.model.kipoi_model import KipoiModel, reason
 from kipoi_deepmr.model.loading import load_model
 from kipoi_deepmr.model.outputs import output_parts
 from kipoi_deepmr.model.probe import InputShape, find_shape, input_dtype, position_axes
@@ -36,7 +36,7 @@ def write_recipe(
     labels: Sequence[str] = (),
     shape: Sequence[int] = (),
     overwrite: bool = False,
-) -> LoadedModel:
+) -> KipoiModel:
     """Write a Kipoi model directory for a torch network, and load it to see that it predicts the same.
 
     Parameters
@@ -64,7 +64,7 @@ def write_recipe(
 
     Returns
     -------
-    LoadedModel
+    KipoiModel
         The model as Kipoi loads it.
 
     Raises
@@ -226,7 +226,7 @@ def _model_yaml(target: str, shape: InputShape, alphabet: str, dtype: torch.dtyp
     return text
 
 
-def _check_same(network: nn.Module, model: LoadedModel, shape: InputShape) -> None:
+def _check_same(network: nn.Module, model: KipoiModel, shape: InputShape) -> None:
     inputs, tasks, outputs = shape.one_hot(input_dtype(network)), len(model.targets()), model.outputs()
     with torch.no_grad():
         expected = outputs.join(network(inputs), len(inputs)).double().numpy()

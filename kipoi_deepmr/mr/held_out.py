@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr._inputs import BoolArray, FloatArray, read_array
+from kipoi_deepmr.mr.core.inputs import BoolArray, FloatArray, read_array
 
 # A variance this far below the mean square is what is left of rounding.
 _ROUNDING = 1e-13

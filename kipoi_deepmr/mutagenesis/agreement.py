@@ -1,4 +1,4 @@
-"""Whether the local engine gives what the full one gives, on a sample of mutants."""
+"""Whether the delta engine gives what the full one gives, on a sample of mutants."""
 
 import copy
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kipoi_deepmr.mutagenesis.blocks import Block, to_numpy
+from kipoi_deepmr.mutagenesis.delta.engine import DeltaEngine
 from kipoi_deepmr.mutagenesis.full import FullEngine
-from kipoi_deepmr.mutagenesis.local.engine import LocalEngine
+from kipoi_deepmr.mutagenesis.independence import PROBE
 from kipoi_deepmr.mutagenesis.precision import products_in
-from kipoi_deepmr.mutagenesis.probe import PROBE
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import ThinnedNetwork
 
@@ -33,7 +33,7 @@ class Comparison:
     difference, effect, prediction : numpy.ndarray, shape=(column,), float64
         Largest difference of a prediction between the engines, largest effect, largest prediction, for each output.
     excess : numpy.ndarray, shape=(column,), float64
-        The error of the local engine over what is tolerated; NaN where a prediction is not a number.
+        The error of the delta engine over what is tolerated; NaN where a prediction is not a number.
     """
 
     difference: NDArray[np.float64]
@@ -58,17 +58,17 @@ class Comparison:
         return float(self.difference.max(initial=0.0) / largest) if largest > 0 else None
 
 
-def compare(local: LocalEngine, block: Block, positions: range, *, spread: int = SPREAD) -> Comparison:
+def compare(delta: DeltaEngine, block: Block, positions: range, *, spread: int = SPREAD) -> Comparison:
     """Compare the engines on mutants of the first sequence of a block, in float32.
 
     An output agrees where the engines differ by no more than 1e-5 of its largest effect, or 8 units of float32 rounding of
     its largest prediction. Where rounding inside the network is larger than that, as where large numbers cancel, a float64
-    copy of the network decides: the local engine may be 1e-5 of the largest effect, or twice as far as the full one, from it.
+    copy of the network decides: the delta engine may be 1e-5 of the largest effect, or twice as far as the full one, from it.
 
     Parameters
     ----------
     local
-        The local engine; its precision is float32 meanwhile.
+        The delta engine; its precision is float32 meanwhile.
     block
         The sequences.
     positions
@@ -83,47 +83,47 @@ def compare(local: LocalEngine, block: Block, positions: range, *, spread: int =
 
     Raises
     ------
-    LocalUnavailable
-        If there is no local engine of this network.
+    DeltaUnavailable
+        If there is no delta engine of this network.
     """
-    asked = local.precision
+    asked = delta.precision
     if asked != "float32":
-        local.use("float32")
+        delta.use("float32")
         try:
-            return compare(local, block, positions, spread=spread)
+            return compare(delta, block, positions, spread=spread)
         finally:
-            local.use(asked)
-    local.prepare(block)
+            delta.use(asked)
+    delta.prepare(block)
     first = Block(block.names[:1], block.codes[:1], block.sequence[:1], tuple(o[:1] for o in block.others))
     chunk = all_variants(first.codes, _sample(first.codes[0], positions, spread), block.sequence.device)
     if not len(chunk):
         return Comparison(*(np.zeros(0) for _ in range(4)))
-    draws = range(min(local.count, _DRAWS))
+    draws = range(min(delta.count, _DRAWS))
     with torch.inference_mode(), products_in("float32"):
-        here = _by_local(local, first, chunk, draws)
-        there, references = _by_full(local, first, chunk, draws)
+        here = _by_delta(delta, first, chunk, draws)
+        there, references = _by_full(delta, first, chunk, draws)
         difference, effect, prediction = (
             _largest(part) for part in (here - there, there - references[: len(draws), 0, None], there)
         )
         rounding = torch.finfo(first.sequence.dtype).eps * prediction
         excess = difference / np.maximum(np.maximum(_AGREEMENT * effect, _ROUNDING * rounding), _TINY)
         if not (excess <= 1).all() and np.isfinite(difference).all():
-            exact = _in_float64(local, first, chunk, draws)
+            exact = _in_float64(delta, first, chunk, draws)
             if exact is not None:
                 allowed = np.maximum(_AGREEMENT * effect, _BESIDE_FULL * _largest(there - exact) + rounding)
                 excess = _largest(here - exact) / np.maximum(allowed, _TINY)
     return Comparison(difference, effect, prediction, excess)
 
 
-def _by_local(local: LocalEngine, block: Block, chunk: Variants, draws: range) -> Tensor:
-    predict = local.predictor(block, chunk)
+def _by_delta(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) -> Tensor:
+    predict = delta.predictor(block, chunk)
     return torch.stack([predict(draw).double() for draw in draws])
 
 
-def _by_full(local: LocalEngine, block: Block, chunk: Variants, draws: range) -> tuple[Tensor, Tensor]:
+def _by_full(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) -> tuple[Tensor, Tensor]:
     """Return predictions (draw, mutant, column) of the full engine, and its references (draw, sequence, column)."""
-    full = FullEngine(local.network, local.draws, local.count, local.columns, local.exposures, memory=local.memory)
-    full.share(local)
+    full = FullEngine(delta.network, delta.draws, delta.count, delta.columns, delta.exposures, memory=delta.memory)
+    full.share(delta)
     full.prepare(block)
     full.batch_size = min(full.batch_size or 1, PROBE)
 
@@ -138,22 +138,22 @@ def _by_full(local: LocalEngine, block: Block, chunk: Variants, draws: range) ->
     return full.within_memory(predict, lambda: full.batch_size or 1), full.references(block).double()
 
 
-def _in_float64(local: LocalEngine, block: Block, chunk: Variants, draws: range) -> Tensor | None:
+def _in_float64(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) -> Tensor | None:
     """Return predictions of a float64 copy of the network; None for a network that cannot be copied or cast."""
-    layout = local.network.layout
+    layout = delta.network.layout
     alleles = torch.as_tensor(layout.allele_rows, device=block.sequence.device)
     try:
-        network = copy.deepcopy(local.network).double()
+        network = copy.deepcopy(delta.network).double()
         mutants = mutate(block.sequence.double(), chunk, layout.alphabet_axis, layout.position_axis, alleles)
         others = [other.double() if other.is_floating_point() else other for other in block.others]
         found = []
         for draw in draws:
-            thinned = ThinnedNetwork(network, local.draws.masks(block.names, draw).rows(None))
+            thinned = ThinnedNetwork(network, delta.draws.masks(block.names, draw).rows(None))
             parts = [
                 thinned(part.clone(), *(other.expand(len(part), *other.shape[1:]).clone() for other in others))
                 for part in mutants.split(PROBE)
             ]
-            found.append(torch.cat(parts)[:, list(local.columns)].double())
+            found.append(torch.cat(parts)[:, list(delta.columns)].double())
     except Exception:  # noqa: BLE001  such a network is judged by its float32 predictions alone
         return None
     return torch.stack(found)

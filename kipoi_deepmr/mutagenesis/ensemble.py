@@ -10,11 +10,11 @@ from torch import Tensor
 
 from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.mutagenesis.blocks import Block, Coverage
-from kipoi_deepmr.mutagenesis.choice import choose_engine, try_local
+from kipoi_deepmr.mutagenesis.delta.engine import DeltaEngine
+from kipoi_deepmr.mutagenesis.delta.program import ALLELES
+from kipoi_deepmr.mutagenesis.engine_choice import choose_engine, try_delta
 from kipoi_deepmr.mutagenesis.full import FullEngine
 from kipoi_deepmr.mutagenesis.graph import Passes
-from kipoi_deepmr.mutagenesis.local.engine import LocalEngine
-from kipoi_deepmr.mutagenesis.local.program import ALLELES
 from kipoi_deepmr.mutagenesis.scale import transform
 from kipoi_deepmr.mutagenesis.variants import Variants
 
@@ -96,7 +96,7 @@ class EnsembleEngine(FullEngine):
 
     def _chunk_size(self, variants: Variants, start: int) -> int:
         size = min(member._chunk_size(variants, start) for member in self.members)
-        # The local engine takes whole positions.
+        # The delta engine takes whole positions.
         return max(ALLELES, size // ALLELES * ALLELES) if size > ALLELES else size
 
     def _halve_batch(self, error: Exception, size: int) -> None:
@@ -117,7 +117,7 @@ class EnsembleEngine(FullEngine):
 
 
 def choose_engines(
-    wanted: Literal["auto", "local", "full"], block: Block, positions: range, members: Sequence[Mapping[str, Any]]
+    wanted: Literal["auto", "delta", "full"], block: Block, positions: range, members: Sequence[Mapping[str, Any]]
 ) -> FullEngine:
     """Return the engine of one network or of several, ready to run.
 
@@ -127,20 +127,20 @@ def choose_engines(
         As `choose_engine`.
     members
         Arguments of `FullEngine` for each network. The engines are compared and timed on the first one. For the others
-        the local engine is tried on the mutants of three positions: both ends and the middle.
+        the delta engine is tried on the mutants of three positions: both ends and the middle.
 
     Returns
     -------
-    FullEngine, LocalEngine or EnsembleEngine
+    FullEngine, DeltaEngine or EnsembleEngine
     """
     first = choose_engine(wanted, block, positions, **members[0])
     if len(members) == 1:
         return first
     engines = [first]
     for options in members[1:]:
-        local = LocalEngine(**options)
-        follows = isinstance(first, LocalEngine) and try_local(local, block, positions, spread=_SPREAD)
-        engines.append(local if follows else FullEngine(**options))
+        delta = DeltaEngine(**options)
+        follows = isinstance(first, DeltaEngine) and try_delta(delta, block, positions, spread=_SPREAD)
+        engines.append(delta if follows else FullEngine(**options))
     ensemble = EnsembleEngine.of(engines)
     ensemble.prepare(block)
     return ensemble

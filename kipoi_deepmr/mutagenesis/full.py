@@ -14,8 +14,8 @@ from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.mutagenesis.blocks import Block, BlockMoments, Coverage, Grid, to_numpy
 from kipoi_deepmr.mutagenesis.graph import Passes, WholePasses, capture
+from kipoi_deepmr.mutagenesis.independence import PROBE, check_independence, rows_keep_their_masks
 from kipoi_deepmr.mutagenesis.precision import Precision, products_in
-from kipoi_deepmr.mutagenesis.probe import PROBE, check_independence, rows_keep_their_masks
 from kipoi_deepmr.mutagenesis.scale import DOMAINS, Scale, transform
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
 from kipoi_deepmr.uncertainty import MCDropout

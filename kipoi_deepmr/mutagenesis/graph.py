@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from kipoi_deepmr.mutagenesis.output_columns import select_early
 from kipoi_deepmr.mutagenesis.precision import Precision, lower_products, products_in
-from kipoi_deepmr.mutagenesis.selection import select_early
 from kipoi_deepmr.mutagenesis.simplify import simplify
 from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
 

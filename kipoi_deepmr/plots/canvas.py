@@ -160,15 +160,15 @@ def few_ticks(ax: Axes, number: int = 5) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(number))
 
 
-def style_of(method: str, methods: list[str]) -> tuple[str, str]:
+def style_of(estimator: str, estimators: list[str]) -> tuple[str, str]:
     """Return colour and line of an estimator among those that are drawn."""
-    index = methods.index(method)
+    index = estimators.index(estimator)
     return _METHOD_COLOURS[index % len(_METHOD_COLOURS)], _LINES[index % len(_LINES)]
 
 
-def method_name(method: str) -> str:
+def estimator_name(estimator: str) -> str:
     """Return the name of an estimator as papers write it."""
-    return " ".join(_SPELLED.get(word, word) for word in method.split("_"))
+    return " ".join(_SPELLED.get(word, word) for word in estimator.split("_"))
 
 
 def decimals(widths: npt.ArrayLike) -> int:

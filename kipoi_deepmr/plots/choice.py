@@ -8,7 +8,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from kipoi_deepmr import instruments, terms
-from kipoi_deepmr.coordinates import Variants
+from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
 from kipoi_deepmr.errors import SelectionError, StoreError, suggestion
 from kipoi_deepmr.reading import read
@@ -33,9 +33,9 @@ def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
     results
         An open store.
     dim
-        `exposure`, `outcome` or `method`.
+        `exposure`, `outcome` or `estimator`.
     wanted
-        The name. None takes the first one; for `method` it takes ivw where the store has it.
+        The name. None takes the first one; for `estimator` it takes ivw where the store has it.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
     """
     known = names(results, dim)
     if wanted is None:
-        return "ivw" if dim == terms.METHOD and "ivw" in known else known[0]
+        return "ivw" if dim == terms.ESTIMATOR and "ivw" in known else known[0]
     if wanted not in known:
         raise SelectionError(f"the store has no {dim} '{wanted}'.{suggestion(wanted, known)} It has {_listed(known)}")
     return wanted
@@ -66,14 +66,14 @@ def exposures_of(results: xr.DataTree, wanted: str | Sequence[str] | None) -> li
     return [one_of(results, terms.EXPOSURE, name) for name in some]
 
 
-def lines_of(results: xr.DataTree, method: str | None, without: tuple[str, ...]) -> tuple[list[str], str]:
+def lines_of(results: xr.DataTree, estimator: str | None, without: tuple[str, ...]) -> tuple[list[str], str]:
     """Return the estimators whose lines a figure of one sequence draws: one, or as many as can be told apart.
 
     Parameters
     ----------
     results
         An open store.
-    method
+    estimator
         The one that was asked for. None takes all that have a line, or six of them.
     without
         What the names of estimators begin with that have no line in the figure.
@@ -85,10 +85,10 @@ def lines_of(results: xr.DataTree, method: str | None, without: tuple[str, ...])
     str
         What is not drawn, in words, to be added to a note; empty where nothing is left out.
     """
-    known = names(results, terms.METHOD) if method is None else [one_of(results, terms.METHOD, method)]
+    known = names(results, terms.ESTIMATOR) if estimator is None else [one_of(results, terms.ESTIMATOR, estimator)]
     total = len(known)
     known = [name for name in known if not name.startswith(without)]
-    if method is not None:
+    if estimator is not None:
         return known, "" if known else "; the estimator has no line here"
     first = [name for name in _FIRST_LINES if name in known]
     chosen = [*first, *(name for name in known if name not in first)][:_LINES]
@@ -96,22 +96,24 @@ def lines_of(results: xr.DataTree, method: str | None, without: tuple[str, ...])
     return drawn, f"; {len(drawn)} of {total} estimators" if len(drawn) < total else ""
 
 
-def local_effects(results: xr.DataTree, exposure: str, outcome: str, method: str) -> xr.Dataset:
+def local_effects(results: xr.DataTree, exposure: str, outcome: str, estimator: str) -> xr.Dataset:
     """Return the local estimates of the sequences that count for an exposure, highest first, undefined ones last."""
-    where = {terms.EXPOSURE: exposure, terms.OUTCOME: outcome, terms.METHOD: method}
+    where = {terms.EXPOSURE: exposure, terms.OUTCOME: outcome, terms.ESTIMATOR: estimator}
     local = group(results, LOCAL_GROUP).sel(where).load()
     local = local.isel({terms.SEQUENCE: np.flatnonzero(local["bound"].values)})
     return local.isel({terms.SEQUENCE: np.argsort(-local["estimate"].values, kind="stable")})
 
 
-def sequence_of(results: xr.DataTree, exposure: str, outcome: str, method: str, wanted: str | None) -> tuple[str, str]:
+def sequence_of(
+    results: xr.DataTree, exposure: str, outcome: str, estimator: str, wanted: str | None
+) -> tuple[str, str]:
     """Return a sequence of an exposure and its rank in words.
 
     Parameters
     ----------
     results
         An open store.
-    exposure, outcome, method
+    exposure, outcome, estimator
         Which local estimates rank the sequences.
     wanted
         The sequence. None takes the one whose estimate is the median.
@@ -121,12 +123,12 @@ def sequence_of(results: xr.DataTree, exposure: str, outcome: str, method: str, 
     SelectionError
         If the sequence does not count for the exposure, or no sequence has an estimate.
     """
-    ranked = local_effects(results, exposure, outcome, method)
+    ranked = local_effects(results, exposure, outcome, estimator)
     known = [str(name) for name in ranked[terms.SEQUENCE].values]
     finite = int(np.isfinite(ranked["estimate"].values).sum())
     if wanted is None:
         if not finite:
-            raise SelectionError(f"{exposure} has no sequence with an estimate by {method}: name one")
+            raise SelectionError(f"{exposure} has no sequence with an estimate by {estimator}: name one")
         wanted = known[(finite - 1) // 2]
     if wanted not in known:
         hint = suggestion(wanted, known)
@@ -186,7 +188,7 @@ def mutations(results: xr.DataTree, exposure: str, outcome: str, sequence: str) 
         terms.EXPOSURE: int(np.flatnonzero(read(effects, terms.EXPOSURE) == exposure)[0]),
         terms.OUTCOME: int(np.flatnonzero(read(effects, terms.OUTCOME) == outcome)[0]),
     }
-    where = Variants.read(effects, index)
+    where = GenomeVariants.read(effects, index)
     order = np.argsort(where.coordinate[0])
     bx, bxse, by, byse = (
         read(effects, f"{side}_{what}", **{side: tasks[side], terms.SEQUENCE: int(index[0])})[order].astype(np.float64)

@@ -13,13 +13,13 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 
 from kipoi_deepmr.errors import OutputError, SelectionError
-from kipoi_deepmr.plots.density import density
-from kipoi_deepmr.plots.forest import forest
-from kipoi_deepmr.plots.funnel import funnel
-from kipoi_deepmr.plots.heatmap import heatmap
-from kipoi_deepmr.plots.leave_one_out import leave_one_out
-from kipoi_deepmr.plots.logo import logo, profile
-from kipoi_deepmr.plots.scatter import scatter
+from kipoi_deepmr.plots.density_plot import density
+from kipoi_deepmr.plots.forest_plot import forest
+from kipoi_deepmr.plots.funnel_plot import funnel
+from kipoi_deepmr.plots.heat_map import heatmap
+from kipoi_deepmr.plots.influence_plot import leave_one_out
+from kipoi_deepmr.plots.scatter_plot import scatter
+from kipoi_deepmr.plots.sequence_logo import logo, profile
 
 KINDS: Mapping[str, Callable[..., Any]] = {
     "forest": forest,

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
-from kipoi_deepmr.plots.canvas import method_name, three_digits
+from kipoi_deepmr.plots.canvas import estimator_name, three_digits
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.report.draws import Draws
 from kipoi_deepmr.report.words import counted
@@ -99,26 +99,26 @@ def _dependent(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> 
 
 def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
     counts: dict[tuple[str, str], int] = {}
-    status = local["status"].transpose(terms.METHOD, *terms.LOCAL_DIMS).values
+    status = local["status"].transpose(terms.ESTIMATOR, *terms.LOCAL_DIMS).values
     expected = (local["bound"].transpose(terms.EXPOSURE, terms.SEQUENCE).values & _completed(results))[:, None, :]
-    for method, values in zip(local[terms.METHOD].values.tolist(), status, strict=True):
+    for estimator, values in zip(local[terms.ESTIMATOR].values.tolist(), status, strict=True):
         codes, numbers = np.unique(values[np.broadcast_to(expected, values.shape)], return_counts=True)
         for reason, count in zip(in_words(codes, local["status"]), numbers, strict=True):
             if reason != "ok":
-                counts[method_name(str(method)), reason.replace("_", " ")] = int(count)
+                counts[estimator_name(str(estimator)), reason.replace("_", " ")] = int(count)
     if counts:
         yield Caution(
             f"{counted(sum(counts.values()), 'local estimate')} could not be made",
             "They are left out of the global effects.",
-            tuple(f"{method}: {count}, {reason}" for (method, reason), count in counts.items()),
+            tuple(f"{estimator}: {count}, {reason}" for (estimator, reason), count in counts.items()),
         )
-    table = overall["estimate"].transpose(*terms.GLOBAL_DIMS, terms.METHOD)
-    codes = overall["status"].transpose(*terms.GLOBAL_DIMS, terms.METHOD).values
+    table = overall["estimate"].transpose(*terms.GLOBAL_DIMS, terms.ESTIMATOR)
+    codes = overall["status"].transpose(*terms.GLOBAL_DIMS, terms.ESTIMATOR).values
     missing = np.argwhere(~np.isfinite(table.values)).tolist()
     if missing:
         reasons = in_words((codes[tuple(index)] for index in missing), overall["status"])
         lines = [
-            f"{_pair(table, index)}, {method_name(str(table[terms.METHOD].values[index[2]]))}: {reason.replace('_', ' ')}"
+            f"{_pair(table, index)}, {estimator_name(str(table[terms.ESTIMATOR].values[index[2]]))}: {reason.replace('_', ' ')}"
             for index, reason in zip(missing, reasons, strict=True)
         ]
         yield Caution(
@@ -156,7 +156,7 @@ def _weak(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Itera
 
 
 def _diluted(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
-    egger = _egger_methods(local)
+    egger = _egger_estimators(local)
     share = _by_pair(local, "i2_gx")
     lines = [
         (
@@ -178,9 +178,9 @@ def _diluted(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> It
 def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
     alpha = 1 - float(local["ci_low"].attrs.get("confidence_level", 0.95))
     # Variants of MR-Egger tell the same: the first stands for all.
-    for method in _egger_methods(local)[:1]:
+    for estimator in _egger_estimators(local)[:1]:
         lines = []
-        pairs = _by_pair(local.sel({terms.METHOD: method}), "intercept_pvalue")
+        pairs = _by_pair(local.sel({terms.ESTIMATOR: estimator}), "intercept_pvalue")
         for pair, values in pairs:
             hits = int((values < alpha).sum())
             excess = float(binom.sf(hits - 1, len(values), alpha))
@@ -188,7 +188,7 @@ def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) ->
                 lines.append((excess, f"{pair}: p < {alpha:.3g} in {hits} of {len(values)} sequences"))
         if lines:
             yield Caution(
-                f"Directional pleiotropy: {method_name(method)}'s intercept differs from 0 more often than by chance "
+                f"Directional pleiotropy: {estimator_name(estimator)}'s intercept differs from 0 more often than by chance "
                 f"for {len(lines)} of {len(pairs)} pairs",
                 f"Mutations of these sequences change the outcome on average also where they do not change the exposure, "
                 f"so IVW is biased in them. By chance {100 * alpha:.3g}% of the intercepts would have p < {alpha:.3g}; pairs "
@@ -199,14 +199,15 @@ def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) ->
 
 
 def _heterogeneous(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
-    order = (*terms.GLOBAL_DIMS, terms.METHOD)
+    order = (*terms.GLOBAL_DIMS, terms.ESTIMATOR)
     low, high, outer_low, outer_high = (
         overall[name].transpose(*order).values for name in ("ci_low", "ci_high", "prediction_low", "prediction_high")
     )
     clear = ((low > 0) & (outer_low < 0)) | ((high < 0) & (outer_high > 0))
     table = overall["estimate"].transpose(*order)
     lines = [
-        f"{_pair(table, i)}, {method_name(str(table[terms.METHOD].values[i[2]]))}" for i in np.argwhere(clear).tolist()
+        f"{_pair(table, i)}, {estimator_name(str(table[terms.ESTIMATOR].values[i[2]]))}"
+        for i in np.argwhere(clear).tolist()
     ]
     if lines:
         yield Caution(
@@ -218,7 +219,7 @@ def _heterogeneous(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset)
 
 
 def _sequences(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Iterator[Caution]:
-    counts = overall["n_sequences"].transpose(*terms.GLOBAL_DIMS, terms.METHOD).values.max(axis=(1, 2))
+    counts = overall["n_sequences"].transpose(*terms.GLOBAL_DIMS, terms.ESTIMATOR).values.max(axis=(1, 2))
     few = [
         f"{name}: {count}"
         for name, count in zip(overall[terms.EXPOSURE].values.tolist(), counts.tolist(), strict=True)
@@ -247,10 +248,10 @@ def _pair(table: xr.DataArray, index: Sequence[int]) -> str:
     return f"{table[terms.EXPOSURE].values[index[0]]} on {table[terms.OUTCOME].values[index[1]]}"
 
 
-def _egger_methods(local: xr.Dataset) -> list[str]:
+def _egger_estimators(local: xr.Dataset) -> list[str]:
     """Return the estimators with an intercept, plain MR-Egger first."""
-    known = np.isfinite(local["intercept"].transpose(terms.METHOD, *terms.LOCAL_DIMS).values).any(axis=(1, 2, 3))
-    found = [str(name) for name, one in zip(local[terms.METHOD].values, known, strict=True) if one]
+    known = np.isfinite(local["intercept"].transpose(terms.ESTIMATOR, *terms.LOCAL_DIMS).values).any(axis=(1, 2, 3))
+    found = [str(name) for name, one in zip(local[terms.ESTIMATOR].values, known, strict=True) if one]
     return sorted(found, key=lambda name: name != "egger")
 
 

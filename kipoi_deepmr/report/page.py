@@ -15,12 +15,12 @@ from markupsafe import Markup, escape
 from kipoi_deepmr import __version__
 from kipoi_deepmr.cube import GLOBAL_GROUP, LOCAL_GROUP, open_results
 from kipoi_deepmr.errors import OutputError
-from kipoi_deepmr.plots.canvas import method_name
+from kipoi_deepmr.plots.canvas import estimator_name
 from kipoi_deepmr.report import words
 from kipoi_deepmr.report.cautions import cautions
+from kipoi_deepmr.report.extent import Dive, Extent, select
 from kipoi_deepmr.report.pictures import Picture, forests, of_sequence, overview
 from kipoi_deepmr.report.rows import Table, global_rows, permuted_rows, ranked_rows, reverse_rows, shuffled_rows
-from kipoi_deepmr.report.selection import Dive, Selection, select
 
 _IN_MEMORY = 2**28
 
@@ -51,8 +51,8 @@ def write_report(
     store: str | Path | xr.DataTree,
     output: str | Path,
     *,
-    exposures: Sequence[str] | None = None,
-    method: str | None = None,
+    exposure: Sequence[str] | None = None,
+    estimator: str | None = None,
 ) -> Path:
     """Write the report of a store: one HTML file that needs nothing else.
 
@@ -62,9 +62,9 @@ def write_report(
         Folder of the store, or the open store.
     output
         File to write, ``.html`` or ``.htm``; an existing one is replaced, a missing folder is made.
-    exposures
+    exposure
         Exposures of the deep dives. Default: all, as far as there is room; the page says what is left out.
-    method
+    estimator
         Estimator of forests, densities and ranks. Default: ivw where the store has it, else the first one.
 
     Returns
@@ -75,7 +75,7 @@ def write_report(
     Raises
     ------
     SelectionError
-        If the store lacks an exposure or the method.
+        If the store lacks an exposure or the estimator.
     StoreError
         If there is no store, or it has no estimates yet.
     OutputError
@@ -85,10 +85,10 @@ def write_report(
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{path}: the report is an HTML file; name it {path.with_suffix('.html').name}")
     if isinstance(store, xr.DataTree):
-        page = render(store, exposures=exposures, method=method)
+        page = render(store, exposure=exposure, estimator=estimator)
     else:
         with open_results(store) as results:
-            page = render(results, exposures=exposures, method=method)
+            page = render(results, exposure=exposure, estimator=estimator)
     partial_file = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,24 +99,24 @@ def write_report(
     return path
 
 
-def render(results: xr.DataTree, *, exposures: Sequence[str] | None = None, method: str | None = None) -> str:
+def render(results: xr.DataTree, *, exposure: Sequence[str] | None = None, estimator: str | None = None) -> str:
     """Return the report of an open store as HTML.
 
     Parameters
     ----------
     results
         An open store.
-    exposures, method
+    exposure, estimator
         As in `write_report`.
 
     Raises
     ------
     SelectionError
-        If the store lacks an exposure or the method.
+        If the store lacks an exposure or the estimator.
     StoreError
         If the store has no estimates yet.
     """
-    selection = select(results, exposures, method)
+    selection = select(results, exposure, estimator)
     results = _estimates_in_memory(results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kipoi_deepmr.report", ""),
@@ -131,12 +131,12 @@ def render(results: xr.DataTree, *, exposures: Sequence[str] | None = None, meth
         title=str(results.attrs["title"]),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
-        estimand=words.estimand(results, selection.method),
+        estimand=words.estimand(results, selection.estimator),
         summary=words.summary(results),
         details=words.details(results),
         configuration=words.configuration(results),
         cautions=cautions(results),
-        method=method_name(selection.method),
+        estimator=estimator_name(selection.estimator),
         effects=global_rows(results),
         overview=overview(results, selection),
         permuted=permuted_rows(results),
@@ -159,15 +159,15 @@ def _estimates_in_memory(results: xr.DataTree) -> xr.DataTree:
     return loaded
 
 
-def _dive(results: xr.DataTree, dive: Dive, selection: Selection, number: int) -> DiveView:
+def _dive(results: xr.DataTree, dive: Dive, selection: Extent, number: int) -> DiveView:
     pair = dive.exposure, dive.outcome
     return DiveView(
         anchor=f"dive-{number}",
         exposure=dive.exposure,
         outcome=dive.outcome,
         estimates=global_rows(results, *pair),
-        ranked=ranked_rows(results, *pair, selection.method),
-        forests=forests(results, dive, selection.forest_methods, f"d{number}"),
+        ranked=ranked_rows(results, *pair, selection.estimator),
+        forests=forests(results, dive, selection.forest_estimators, f"d{number}"),
         sequences=tuple(
             SequenceView(name, why, of_sequence(results, dive, name, f"d{number}s{index}"))
             for index, (name, why) in enumerate(dive.sequences)

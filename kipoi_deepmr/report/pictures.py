@@ -12,10 +12,10 @@ from markupsafe import Markup
 from kipoi_deepmr import plots, terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
 from kipoi_deepmr.plots.choice import mutations, names
-from kipoi_deepmr.plots.logo import strongest_region
+from kipoi_deepmr.plots.sequence_logo import strongest_region
 from kipoi_deepmr.reading import read
+from kipoi_deepmr.report.extent import FOREST_ROWS, FORESTS, Dive, Extent
 from kipoi_deepmr.report.figures import inline_svg
-from kipoi_deepmr.report.selection import FOREST_ROWS, FORESTS, Dive, Selection
 
 _PREDICTION = (
     "The line is the interval of the mean effect over sequences; the pale bar is the prediction interval, which holds the "
@@ -39,12 +39,12 @@ class Picture:
     caption: str
 
 
-def overview(results: xr.DataTree, selection: Selection) -> list[Picture]:
+def overview(results: xr.DataTree, selection: Extent) -> list[Picture]:
     """Return forests and densities of the outcomes that are drawn, and the heat map where there are several."""
-    pictures, method = [], selection.method
+    pictures, estimator = [], selection.estimator
     for place, outcome in enumerate(selection.outcomes):
-        pair: dict[str, Any] = {"outcome": outcome, "method": method}
-        parts = _parts(results, outcome, method)
+        pair: dict[str, Any] = {"outcome": outcome, "estimator": estimator}
+        parts = _parts(results, outcome, estimator)
         for part, chosen in enumerate(parts):
             which = f" ({part + 1} of {len(parts)})" if len(parts) > 1 else ""
             label = f"Forest plot of the global effects on {outcome}{which}"
@@ -59,23 +59,23 @@ def overview(results: xr.DataTree, selection: Selection) -> list[Picture]:
     if len(names(results, terms.OUTCOME)) > 1:
         label = "Heat map of the global effects, exposures by outcomes"
         caption = "Global effects of every exposure on every outcome."
-        pictures.append(_picture({label: partial(plots.heatmap, results, method=method)}, caption, "h"))
+        pictures.append(_picture({label: partial(plots.heatmap, results, estimator=estimator)}, caption, "h"))
     return pictures
 
 
-def forests(results: xr.DataTree, dive: Dive, methods: tuple[str, ...], prefix: str) -> tuple[Picture, ...]:
+def forests(results: xr.DataTree, dive: Dive, estimators: tuple[str, ...], prefix: str) -> tuple[Picture, ...]:
     """Return the forest of the local effects of a pair by each of some estimators."""
     return tuple(
         _picture(
             {
-                f"Forest plot of the local effects of {dive.exposure} on {dive.outcome} by {method}": partial(
-                    plots.forest, results, dive.exposure, outcome=dive.outcome, method=method, rows=FOREST_ROWS
+                f"Forest plot of the local effects of {dive.exposure} on {dive.outcome} by {estimator}": partial(
+                    plots.forest, results, dive.exposure, outcome=dive.outcome, estimator=estimator, rows=FOREST_ROWS
                 )
             },
             f"Local effects of {dive.exposure} on {dive.outcome}, a row for each sequence, and the global effect.",
             f"{prefix}f{index}",
         )
-        for index, method in enumerate(methods)
+        for index, estimator in enumerate(estimators)
     )
 
 
@@ -138,9 +138,9 @@ def _picture(draws: Mapping[str, Callable[..., object]], caption: str, prefix: s
     return Picture(tuple(Markup(svg) for svg in drawn), caption)
 
 
-def _parts(results: xr.DataTree, outcome: str, method: str) -> list[list[str]]:
+def _parts(results: xr.DataTree, outcome: str, estimator: str) -> list[list[str]]:
     """Split the exposures, ranked by their estimates, into forests that fit a page."""
-    where = {terms.OUTCOME: outcome, terms.METHOD: method}
+    where = {terms.OUTCOME: outcome, terms.ESTIMATOR: estimator}
     table = results[GLOBAL_GROUP].to_dataset()["estimate"].sel(where)
     ranked = [str(name) for name in table[terms.EXPOSURE].values[np.argsort(-table.values, kind="stable")]]
     if len(ranked) > FOREST_ROWS * FORESTS:

@@ -10,9 +10,9 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import CONTROLS_GROUP, GLOBAL_GROUP, REVERSE_GROUP
-from kipoi_deepmr.plots.canvas import method_name, three_digits
+from kipoi_deepmr.plots.canvas import estimator_name, three_digits
 from kipoi_deepmr.plots.choice import local_effects, names
-from kipoi_deepmr.report.selection import RANKED_ROWS, TABLE_ROWS
+from kipoi_deepmr.report.extent import RANKED_ROWS, TABLE_ROWS
 from kipoi_deepmr.tables.tidy import global_table, in_words
 
 
@@ -54,7 +54,7 @@ def global_rows(results: xr.DataTree, exposure: str | None = None, outcome: str 
     heads = {
         "exposure": "",
         "outcome": "",
-        "method": "estimator of Mendelian randomization",
+        "estimator": "estimator of Mendelian randomization",
         "estimate": "mean effect over sequences: outcome per exposure",
         f"{level} interval": "of the mean effect",
         "p": "two-sided, of no effect",
@@ -67,7 +67,7 @@ def global_rows(results: xr.DataTree, exposure: str | None = None, outcome: str 
         (
             name_cell(row["exposure"]),
             name_cell(row["outcome"]),
-            name_cell(method_name(row["method"])),
+            name_cell(estimator_name(row["estimator"])),
             number_cell(row["estimate"]),
             interval_cell(row["ci_low"], row["ci_high"]),
             p_cell(row["pvalue"]),
@@ -84,10 +84,10 @@ def global_rows(results: xr.DataTree, exposure: str | None = None, outcome: str 
     return _of_pairs(results, tuple(heads.items()), rows, note)
 
 
-def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, method: str) -> Table:
+def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, estimator: str) -> Table:
     """Return the sequences of an exposure, ranked by their local effects."""
-    ranked = local_effects(results, exposure, outcome, method)
-    local = local_effects_of_all_methods(results, exposure, outcome, ranked)
+    ranked = local_effects(results, exposure, outcome, estimator)
+    local = local_effects_by_every_estimator(results, exposure, outcome, ranked)
     count = ranked.sizes[terms.SEQUENCE]
     shown = (
         range(count) if count <= RANKED_ROWS else [*range(RANKED_ROWS // 2), *range(count - RANKED_ROWS // 2, count)]
@@ -102,7 +102,7 @@ def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, method: str) 
         "mean F": "mean (effect / SE)² of the exposure over mutations; below 10 is weak",
         "I²_GX": "share of the variation of the exposure effects that is no error",
         "mutations": "that serve as instruments",
-    } | {f"intercept p ({method_name(name)})": "p-value of no directional pleiotropy" for name in intercepts}
+    } | {f"intercept p ({estimator_name(name)})": "p-value of no directional pleiotropy" for name in intercepts}
     reasons = in_words(ranked["status"].values, ranked["status"])
     columns = {name: ranked[name].values for name in ("estimate", "ci_low", "ci_high", "f_statistic", "i2_gx")}
     labels, used = ranked[terms.SEQUENCE].values.tolist(), ranked["n_instruments"].values
@@ -126,13 +126,13 @@ def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, method: str) 
     return Table(tuple(heads.items()), tuple(rows), note)
 
 
-def local_effects_of_all_methods(
+def local_effects_by_every_estimator(
     results: xr.DataTree, exposure: str, outcome: str, ranked: xr.Dataset
 ) -> Mapping[str, xr.Dataset]:
     """Return the local effects by every estimator, in the order of a ranked dataset."""
     order = {terms.SEQUENCE: ranked[terms.SEQUENCE].values}
-    methods = names(results, terms.METHOD)
-    return {name: local_effects(results, exposure, outcome, name).sel(order) for name in methods}
+    estimators = names(results, terms.ESTIMATOR)
+    return {name: local_effects(results, exposure, outcome, name).sel(order) for name in estimators}
 
 
 def permuted_rows(results: xr.DataTree) -> Table | None:
@@ -143,7 +143,7 @@ def permuted_rows(results: xr.DataTree) -> Table | None:
     heads = {
         "exposure": "",
         "outcome": "",
-        "method": "",
+        "estimator": "",
         "estimate": "outcome per exposure",
         "permuted: mean": "mean of the estimates with permuted exposure effects; should be near 0",
         "permuted: range": "where the middle of them lies (1 - alpha)",
@@ -152,7 +152,7 @@ def permuted_rows(results: xr.DataTree) -> Table | None:
     }
     rows = tuple(
         (
-            *(name_cell(text) for text in (row["exposure"], row["outcome"], method_name(row["method"]))),
+            *(name_cell(text) for text in (row["exposure"], row["outcome"], estimator_name(row["estimator"]))),
             number_cell(row["estimate"]),
             number_cell(row["permuted_mean"]),
             interval_cell(row["permuted_low"], row["permuted_high"]),
@@ -189,13 +189,13 @@ def _beside(results: xr.DataTree, group: str, left: tuple[str, str], right: tupl
     other = results.children.get(group)
     if other is None or GLOBAL_GROUP not in other.children:
         return None
-    key = [*terms.GLOBAL_DIMS, terms.METHOD]
+    key = [*terms.GLOBAL_DIMS, terms.ESTIMATOR]
     both = pd.merge(global_table(results), global_table(other), on=key, suffixes=("", "_other"))
     level = f"{_level(results)} interval"
-    heads = (("exposure", ""), ("outcome", ""), ("method", ""), left, (level, ""), right, (level, ""))
+    heads = (("exposure", ""), ("outcome", ""), ("estimator", ""), left, (level, ""), right, (level, ""))
     rows = tuple(
         (
-            *(name_cell(text) for text in (row["exposure"], row["outcome"], method_name(row["method"]))),
+            *(name_cell(text) for text in (row["exposure"], row["outcome"], estimator_name(row["estimator"]))),
             number_cell(row["estimate"]),
             interval_cell(row["ci_low"], row["ci_high"]),
             number_cell(row["estimate_other"]),

@@ -7,7 +7,7 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP
-from kipoi_deepmr.plots.canvas import method_name, three_digits
+from kipoi_deepmr.plots.canvas import estimator_name, three_digits
 from kipoi_deepmr.plots.choice import names
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.report.draws import Draws
@@ -24,9 +24,9 @@ _SCALES = {
 }
 
 
-def estimand(results: xr.DataTree, method: str) -> str:
+def estimand(results: xr.DataTree, estimator: str) -> str:
     """Say what the numbers mean, with the largest global effect as the example."""
-    table = results[GLOBAL_GROUP].to_dataset()["estimate"].sel({terms.METHOD: method}).load()
+    table = results[GLOBAL_GROUP].to_dataset()["estimate"].sel({terms.ESTIMATOR: estimator}).load()
     scale = str(results.attrs["scale"])
     text = (
         "Each estimate is the model-implied effect of an exposure on an outcome: by how much the model's prediction of "
@@ -43,7 +43,7 @@ def estimand(results: xr.DataTree, method: str) -> str:
     verb = "raise" if value >= 0 else "lower"
     return (
         f"{text} For example, mutations that raise {exposure} by 1{unit} {verb} {outcome} by "
-        f"{three_digits(abs(value))}{unit} on average over the sequences ({method_name(method)})."
+        f"{three_digits(abs(value))}{unit} on average over the sequences ({estimator_name(estimator)})."
     )
 
 
@@ -63,7 +63,7 @@ def summary(results: xr.DataTree) -> dict[str, str | tuple[str, ...]]:
         "instruments": f"mutations with F = (effect / SE)² of at least {min_f:g}"
         if min_f
         else "all mutations whose effects have a standard error",
-        "estimators": ", ".join(method_name(name) for name in names(results, terms.METHOD)),
+        "estimators": ", ".join(estimator_name(name) for name in names(results, terms.ESTIMATOR)),
         "meta-analysis": _meta(results),
     }
 
@@ -96,8 +96,8 @@ def _others(results: xr.DataTree) -> str:
     overall = results[GLOBAL_GROUP].to_dataset()
     if "standard_error" not in overall.coords:
         return ""
-    kinds = zip(names(results, terms.METHOD), overall["standard_error"].values.tolist(), strict=True)
-    others = [method_name(name) for name, kind in kinds if kind != results.attrs["standard_error"]]
+    kinds = zip(names(results, terms.ESTIMATOR), overall["standard_error"].values.tolist(), strict=True)
+    others = [estimator_name(name) for name, kind in kinds if kind != results.attrs["standard_error"]]
     if not others:
         return ""
     return f" Whatever is chosen, {', '.join(others)} take the errors of the mean over draws (monte_carlo), which they need."

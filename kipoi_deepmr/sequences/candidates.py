@@ -80,7 +80,7 @@ class Axis:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Intervals:
     """The distinct windows of one file that lie within the genome, and the counts of the others."""
 
     keys: Integers
@@ -91,7 +91,7 @@ class Source:
     duplicate: int
 
 
-def read_source(path: Path, axis: Axis, wanted: Integers | None, use_strand: bool) -> Source:
+def read_source(path: Path, axis: Axis, wanted: Integers | None, use_strand: bool) -> Intervals:
     """Read a file and sort its intervals into windows that can be used and those that cannot."""
     intervals = read_intervals(path)
     contig = axis.names.get_indexer(pd.Index(intervals["chrom"], dtype=object)).astype(np.int64)
@@ -105,7 +105,7 @@ def read_source(path: Path, axis: Axis, wanted: Integers | None, use_strand: boo
     reverse = (intervals["strand"] == "-").to_numpy(np.bool_) & use_strand
     keys = axis.keys(contig[left], start[left], reverse[left])
     distinct = np.unique(keys)
-    return Source(
+    return Intervals(
         keys=distinct,
         read=len(contig),
         other_chromosome=int(other.sum()),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kipoi_deepmr.errors import SequenceError
-from kipoi_deepmr.sequences.candidates import Axis, Source, priorities, read_source
+from kipoi_deepmr.sequences.candidates import Axis, Intervals, priorities, read_source
 from kipoi_deepmr.sequences.genome import Genome
 from kipoi_deepmr.sequences.windows import ExposureReport, Windows
 
@@ -256,7 +256,7 @@ class _Sampler:
             return None
         return self._chosen[min(same_strand, key=lambda other: (abs(other - key), self._chosen[other].order))]
 
-    def report(self, row: int, path: Path, source: Source, per_exposure: int | None) -> ExposureReport:
+    def report(self, row: int, path: Path, source: Intervals, per_exposure: int | None) -> ExposureReport:
         many_n, below, merged = int(self.many_n[row]), int(self.below[row]), int(self.merged[row])
         usable = len(source.keys) - many_n - below - merged
         return ExposureReport(

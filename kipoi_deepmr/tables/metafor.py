@@ -52,13 +52,13 @@ def global_results(results: xr.DataTree, *, reverse: bool = False) -> pd.DataFra
     tree, (cause, effect) = direction(results, reverse)
     overall = group(tree, GLOBAL_GROUP)
     table = global_table(tree)
-    known = {*terms.GLOBAL_DIMS, terms.METHOD, "status", *_NAMES}
+    known = {*terms.GLOBAL_DIMS, terms.ESTIMATOR, "status", *_NAMES}
     table["zval"] = table["estimate"] / table["se"]
     with np.errstate(divide="ignore", invalid="ignore"):
         # I2 = 1 - 1 / H2 wherever tau2 is estimated; a common effect has H2 = Q / df, which I2 cuts off at 1.
         between, common = 1 / (1 - table["i2"] / 100), table["q"] / (table["n_sequences"] - 1)
     table["H2"] = common if overall.attrs["tau2_method"] == "FE" else between
-    index = {cause: "exposure", effect: "outcome", terms.METHOD: "estimator"}
+    index = {cause: "exposure", effect: "outcome", terms.ESTIMATOR: "estimator"}
     named = table[[*index, *_NAMES]].rename(columns={**_NAMES, **index})
     named["method"] = overall.attrs["tau2_method"]
     named["test"] = overall.attrs["test"]

@@ -45,11 +45,11 @@ def terminal_table(results: xr.DataTree) -> str:
         )
         if (group(results, GLOBAL_GROUP)["n_permuted"] == 0).all((terms.EXPOSURE, terms.OUTCOME)).any():
             notes += [
-                "(none where no permutation gave an estimate: methods that need every draw are permuted only",
+                "(none where no permutation gave an estimate: estimators that need every draw are permuted only",
                 "where the store keeps the draws, `effects: {keep_draws: true}`)",
             ]
     if f"{_OF_THE_MEAN} " in text:
-        notes.append(f"{_OF_THE_MEAN} standard errors of the mean over draws (Monte Carlo), which the method needs")
+        notes.append(f"{_OF_THE_MEAN} standard errors of the mean over draws (Monte Carlo), which the estimator needs")
     return "\n".join([text, *notes])
 
 
@@ -58,7 +58,7 @@ def _rows(results: xr.DataTree, errors: str) -> str:
     first, others = table.head(_TERMINAL_ROWS), len(table) - _TERMINAL_ROWS
     level = f"{100 * float(results[GLOBAL_GROUP]['ci_low'].attrs['confidence_level']):.10g}%"
     columns = {
-        "method": _methods(first, errors),
+        "estimator": _estimators(first, errors),
         "estimate": first["estimate"].map(_number),
         f"{level} interval": [
             f"[{_number(low)}, {_number(high)}]" for low, high in zip(first["ci_low"], first["ci_high"], strict=True)
@@ -84,11 +84,11 @@ def _rows(results: xr.DataTree, errors: str) -> str:
     return f"{above}{text}\n... and {others} rows more" if others > 0 else above + text
 
 
-def _methods(table: pd.DataFrame, errors: str) -> pd.Series:
-    """Return the methods, with a mark where one takes other errors than those stored."""
+def _estimators(table: pd.DataFrame, errors: str) -> pd.Series:
+    """Return the estimators, with a mark where one takes other errors than those stored."""
     if "standard_error" not in table:
-        return table["method"]
-    return table["method"] + (table["standard_error"] != errors).map({True: _OF_THE_MEAN, False: ""})
+        return table["estimator"]
+    return table["estimator"] + (table["standard_error"] != errors).map({True: _OF_THE_MEAN, False: ""})
 
 
 def _short(columns: list[pd.Series], width: int) -> list[pd.Series]:

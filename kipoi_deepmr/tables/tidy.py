@@ -13,7 +13,7 @@ from kipoi_deepmr.errors import StoreError
 
 
 def global_table(results: xr.DataTree) -> pd.DataFrame:
-    """Return the global effects, one row per exposure, outcome and method.
+    """Return the global effects, one row per exposure, outcome and estimator.
 
     Parameters
     ----------
@@ -23,18 +23,18 @@ def global_table(results: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns exposure, outcome, method and the variables of `/global`.
+        Columns exposure, outcome, estimator and the variables of `/global`.
 
     Raises
     ------
     StoreError
         If the store has no estimates yet.
     """
-    return _tidy(group(results, GLOBAL_GROUP), (*terms.GLOBAL_DIMS, terms.METHOD))
+    return _tidy(group(results, GLOBAL_GROUP), (*terms.GLOBAL_DIMS, terms.ESTIMATOR))
 
 
 def local_table(results: xr.DataTree) -> pd.DataFrame:
-    """Return the local effects, one row per exposure, outcome, sequence and method, where the sequence is bound.
+    """Return the local effects, one row per exposure, outcome, sequence and estimator, where the sequence is bound.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def local_table(results: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns exposure, outcome, sequence, method and the variables of `/local`.
+        Columns exposure, outcome, sequence, estimator and the variables of `/local`.
 
     Raises
     ------
     StoreError
         If the store has no estimates yet.
     """
-    table = _tidy(group(results, LOCAL_GROUP), (*terms.LOCAL_DIMS, terms.METHOD))
+    table = _tidy(group(results, LOCAL_GROUP), (*terms.LOCAL_DIMS, terms.ESTIMATOR))
     return table[table["bound"]].drop(columns="bound").reset_index(drop=True)
 
 

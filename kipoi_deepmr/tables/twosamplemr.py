@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy import special
 
 from kipoi_deepmr import instruments, terms
-from kipoi_deepmr.coordinates import Variants
+from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.cube import EFFECTS_GROUP, LOCAL_GROUP
-from kipoi_deepmr.mr.diagnostics.leave_one_out import leave_one_out
-from kipoi_deepmr.mr.ivw import ivw
-from kipoi_deepmr.mr.wald_ratio import wald_ratio
+from kipoi_deepmr.mr.diagnostics.influence import leave_one_out
+from kipoi_deepmr.mr.estimators.ivw import ivw
+from kipoi_deepmr.mr.estimators.wald_ratio import wald_ratio
 from kipoi_deepmr.reading import read, sequence_blocks
 from kipoi_deepmr.tables.tidy import direction, group, in_words
 
@@ -123,7 +123,7 @@ def local_results(results: xr.DataTree, *, reverse: bool = False) -> Iterator[pd
     """
     tree, (cause, effect) = direction(results, reverse)
     local = group(tree, LOCAL_GROUP)
-    order = [terms.OUTCOME, terms.SEQUENCE, terms.METHOD]
+    order = [terms.OUTCOME, terms.SEQUENCE, terms.ESTIMATOR]
     where = ["chrom", "start", "end", "strand"]
     for number in range(local.sizes[terms.EXPOSURE]):
         one = local.isel({terms.EXPOSURE: number})
@@ -136,13 +136,13 @@ def local_results(results: xr.DataTree, *, reverse: bool = False) -> Iterator[pd
                 "id.outcome": frame[effect],
                 "outcome": frame[effect],
                 "exposure": name + " || " + frame[terms.SEQUENCE],
-                "method": frame[terms.METHOD].map(lambda method: METHOD_NAMES.get(method, method)),
+                "method": frame[terms.ESTIMATOR].map(lambda method: METHOD_NAMES.get(method, method)),
                 "nsnp": frame["n_instruments"],
                 "b": frame["estimate"],
                 "se": frame["se"],
                 "pval": frame["pvalue"],
                 "originalname.exposure": name,
-                "estimator": frame[terms.METHOD],
+                "estimator": frame[terms.ESTIMATOR],
                 "status": in_words(frame["status"], local["status"]),
             }
         )
@@ -162,7 +162,7 @@ class _Block:
 
     exposure: str
     outcome: str
-    variants: Variants
+    variants: GenomeVariants
     columns: Mapping[str, NDArray[np.float32]]
     covariance: NDArray[np.float32]
     chosen: instruments.Instruments
@@ -183,7 +183,7 @@ class _Block:
         return cls(
             exposure=str(effects[terms.EXPOSURE].values[exposure]),
             outcome=str(effects[terms.OUTCOME].values[outcome]),
-            variants=Variants.read(effects, sequences),
+            variants=GenomeVariants.read(effects, sequences),
             columns=columns,
             covariance=read(effects, "error_covariance", **pair, **some),
             chosen=instruments.select(bx, bxse, by, byse, min_f=min_f),
@@ -251,8 +251,8 @@ def _harmonised(block: _Block) -> pd.DataFrame:
 def _single_variant(block: _Block, local: xr.Dataset) -> pd.DataFrame:
     fit = wald_ratio(*block.data)
     here = local.sel({terms.SEQUENCE: block.variants.sequence, terms.EXPOSURE: block.exposure})
-    summary = here.sel({terms.OUTCOME: block.outcome}).transpose(terms.SEQUENCE, terms.METHOD, ...)
-    methods = [METHOD_NAMES.get(name, name) for name in local[terms.METHOD].values.tolist()]
+    summary = here.sel({terms.OUTCOME: block.outcome}).transpose(terms.SEQUENCE, terms.ESTIMATOR, ...)
+    methods = [METHOD_NAMES.get(name, name) for name in local[terms.ESTIMATOR].values.tolist()]
     numbers = {"b": "estimate", "se": "se", "p": "pvalue"}
     return _by_variant(
         block,

@@ -13,7 +13,7 @@ _BRIGHTEST = 1000
 _QUANTILE = 0.95
 
 
-def bed_lines(local: xr.Dataset, exposure: int, outcome: int, method: int) -> Iterator[str]:
+def bed_lines(local: xr.Dataset, exposure: int, outcome: int, estimator: int) -> Iterator[str]:
     """Yield the sequences that count for an exposure, with the effect of the exposure on an outcome in each.
 
     Columns: contig, start, end; name, which is the estimate to six digits, or why there is none (`status`); score;
@@ -25,7 +25,7 @@ def bed_lines(local: xr.Dataset, exposure: int, outcome: int, method: int) -> It
     ----------
     local
         The group `/local` of a store.
-    exposure, outcome, method
+    exposure, outcome, estimator
         Indices.
 
     Yields
@@ -38,7 +38,7 @@ def bed_lines(local: xr.Dataset, exposure: int, outcome: int, method: int) -> It
     StoreError
         If the store is damaged.
     """
-    which = {terms.EXPOSURE: exposure, terms.OUTCOME: outcome, terms.METHOD: method}
+    which = {terms.EXPOSURE: exposure, terms.OUTCOME: outcome, terms.ESTIMATOR: estimator}
     bound = np.flatnonzero(read(local, "bound", **{terms.EXPOSURE: exposure}))
     estimate, status = (read(local, name, **which)[bound] for name in ("estimate", "status"))
     reasons = in_words(status, local["status"])

@@ -7,12 +7,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.coordinates import Variants
+from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.cube import EFFECTS_GROUP
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.sequences.genome import Genome
 from kipoi_deepmr.tracks.names import vcf_keys
-from kipoi_deepmr.tracks.windows import check_windows, genome_order, read_variants
+from kipoi_deepmr.tracks.overlaps import check_windows, genome_order, read_variants
 
 _RESERVED = str.maketrans({sign: f"%{ord(sign):02X}" for sign in "%;=,\t\r\n "})
 
@@ -122,7 +122,7 @@ def _columns(
 
 
 def _records(
-    variants: Variants, row: int, columns: Mapping[str, NDArray[np.float32]]
+    variants: GenomeVariants, row: int, columns: Mapping[str, NDArray[np.float32]]
 ) -> list[tuple[int, str, str, str]]:
     """Return the mutations of a sequence: coordinate, mutant, sequence, line."""
     known = np.logical_or.reduce([np.isfinite(values) for values in columns.values()])

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.engines [--device cuda:0] [--only DeepSEA] [--precision bfloat16]
 
 Prints a table: milliseconds per mutant and draw of a plain batched PyTorch loop, of tangermeme's saturation mutagenesis
-(which knows no draws: one pass without dropout), of the full engine at its best batch size, and of the local engine; their
+(which knows no draws: one pass without dropout), of the full engine at its best batch size, and of the delta engine; their
 ratio; the largest difference between the engines in units of the largest effect and of float32 rounding; the share of
 multiply-adds in layers that are computed locally.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from kipoi_deepmr.model import Layout, SequenceNetwork
-from kipoi_deepmr.mutagenesis import Block, FullEngine, LocalEngine, all_variants, mutate
+from kipoi_deepmr.mutagenesis import Block, DeltaEngine, FullEngine, all_variants, mutate
 from kipoi_deepmr.mutagenesis.agreement import compare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests import toy_models
@@ -63,19 +63,19 @@ class Measurement:
     plain_ms: float
     tangermeme_ms: tuple[float | None, float | None]
     full_ms: float
-    local_ms: float
+    delta_ms: float
     difference: float
     roundings: float
     coverage: float
 
     @property
     def ratio(self) -> float:
-        return self.full_ms / self.local_ms
+        return self.full_ms / self.delta_ms
 
     def row(self) -> str:
         others = " / ".join("-" if ms is None else f"{ms:.3g}" for ms in self.tangermeme_ms)
         return (
-            f"{self.plain_ms:.3g} | {others} | {self.full_ms:.3g} | {self.local_ms:.3g} | {self.ratio:.1f} "
+            f"{self.plain_ms:.3g} | {others} | {self.full_ms:.3g} | {self.delta_ms:.3g} | {self.ratio:.1f} "
             f"| {self.difference:.1e} ({self.roundings:.1f} eps) | {100 * self.coverage:.1f}%"
         )
 
@@ -157,7 +157,7 @@ def measure(case: Case, device: torch.device, precision: str = "float32", *, oth
         options["precision"] = precision
         # The best batch size of the loop and of the full engine is found in each round: times vary.
         fulls = [FullEngine(**options, batch_size=size) for size in (*case.batches, None)]
-        local = LocalEngine(**options)
+        local = DeltaEngine(**options)
         found = compare(local, block, positions)
         rounds = [
             (
@@ -167,11 +167,11 @@ def measure(case: Case, device: torch.device, precision: str = "float32", *, oth
             )
             for _ in range(ROUNDS)
         ]
-        plain_ms, full_ms, local_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
+        plain_ms, full_ms, delta_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
         slow, fast = (tangermeme(case, options, block, 32, fast=f) if others else None for f in (False, True))
         roundings = (found.difference / (torch.finfo(torch.float32).eps * found.prediction)).max()
         share = local.coverage.share
-        return Measurement(plain_ms, (slow, fast), full_ms, local_ms, found.relative, float(roundings), share)
+        return Measurement(plain_ms, (slow, fast), full_ms, delta_ms, found.relative, float(roundings), share)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine
+from kipoi_deepmr.mutagenesis import DeltaEngine, FullEngine
 from tests.benchmarks.engines import CASES, measure, milliseconds, prepared
 
 pytestmark = pytest.mark.benchmark
@@ -37,7 +37,7 @@ def test_the_local_engine_is_faster_and_the_full_engine_no_slower_than_a_loop(na
     assert found.full_ms <= 1.1 * found.plain_ms
 
 
-@pytest.mark.parametrize("engine", [FullEngine, LocalEngine])
+@pytest.mark.parametrize("engine", [FullEngine, DeltaEngine])
 def test_the_cost_of_a_mutant_does_not_grow_with_their_number(engine):
     case = CASES["Basset, dropout after the first pooling"]
     times = []
@@ -54,20 +54,20 @@ def test_the_cost_of_a_mutant_does_not_grow_with_their_number(engine):
 
 MEMORY = """
 import resource, sys, torch
-from kipoi_deepmr.mutagenesis import FullEngine, LocalEngine
+from kipoi_deepmr.mutagenesis import FullEngine, DeltaEngine
 from tests.benchmarks.engines import CASES, prepared
-engine, sequences, draws = {"full": FullEngine, "local": LocalEngine}[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])
+engine, sequences, draws = {"full": FullEngine, "delta": DeltaEngine}[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])
 with prepared(CASES["DeepSEA/predict"], torch.device("cpu"), sequences) as (options, block, _):
     made = engine(**{**options, "count": draws, "memory": int(sys.argv[4])})
     made.prepare(block)
     made.run(block, range(480, 484))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    made.run(block, range(300, 400 if engine is LocalEngine else 320))
+    made.run(block, range(300, 400 if engine is DeltaEngine else 320))
     print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
 
-@pytest.mark.parametrize("engine", ["full", "local"])
+@pytest.mark.parametrize("engine", ["full", "delta"])
 @pytest.mark.parametrize(("sequences", "draws"), [(1, 2), (3, 2), (1, 8)])
 def test_memory_stays_under_the_bound_for_any_number_of_sequences_and_draws(engine, sequences, draws):
     arguments = [engine, str(sequences), str(draws), str(BOUND)]

@@ -14,7 +14,7 @@ import torch
 
 import kipoi_deepmr
 from kipoi_deepmr.mutagenesis import all_variants, mutate
-from kipoi_deepmr.pipeline.prepare import Job, prepare
+from kipoi_deepmr.predict.prepare import Job, prepare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork
 
 Array = np.ndarray[Any, Any]

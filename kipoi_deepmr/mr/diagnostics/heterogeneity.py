@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr._design import build_design
-from kipoi_deepmr.mr._inputs import FloatArray, IntArray, Status, check_option, read_associations
-from kipoi_deepmr.mr._regression import chi2_pvalue, through_origin
-from kipoi_deepmr.mr._strength import excess_heterogeneity
+from kipoi_deepmr.mr.core.design import build_design
+from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_option, read_associations
+from kipoi_deepmr.mr.core.regression import chi2_pvalue, through_origin
+from kipoi_deepmr.mr.core.strength import excess_heterogeneity
 
 
 @dataclass(frozen=True, eq=False)

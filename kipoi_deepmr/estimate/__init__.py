@@ -1,0 +1,1 @@
+"""From effects in the store to local and global estimates and their controls."""

@@ -1,0 +1,1 @@
+"""What the estimators share: checked inputs, designs, regressions, losses, cross-fitting."""

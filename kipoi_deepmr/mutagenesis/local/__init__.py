@@ -1,1 +1,0 @@
-"""The local engine: exact saturation mutagenesis that computes only what a mutation can reach."""

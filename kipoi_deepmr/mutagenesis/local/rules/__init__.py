@@ -1,6 +1,0 @@
-"""One rule per operation."""
-
-from kipoi_deepmr.mutagenesis.local.rules import channels, convolution, elementwise, linear, pooling, shapes
-from kipoi_deepmr.mutagenesis.local.rules.registry import RULES, shape_of
-
-__all__ = ["RULES", "channels", "convolution", "elementwise", "linear", "pooling", "shape_of", "shapes"]

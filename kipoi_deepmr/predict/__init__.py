@@ -1,0 +1,1 @@
+"""From a configuration to effects in the store."""

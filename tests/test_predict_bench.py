@@ -1,0 +1,62 @@
+"""`kipoi deepmr bench`: what it reports; no test asserts a time."""
+
+import json
+
+import pytest
+
+from kipoi_deepmr import cli
+from kipoi_deepmr.config import load_config
+from kipoi_deepmr.errors import SequenceError
+from kipoi_deepmr.mutagenesis.delta.program import DeltaProgram
+from kipoi_deepmr.predict.bench import bench
+from kipoi_deepmr.predict.prepare import prepare
+from tests.kipoi_models import write_project
+
+KEYS = {"full_ms", "delta_ms", "ratio", "max_difference", "peak_memory_bytes", "coverage"}
+
+
+def report_of(tmp_path, capsys, changes=None) -> dict:
+    path = write_project(tmp_path, changes)
+    assert cli.main(["bench", str(path), "--json", "-q", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_the_report_of_a_network_that_can_be_followed(tmp_path, capsys):
+    report = report_of(tmp_path, capsys)
+    assert set(report) > KEYS
+    assert report["ratio"] == report["full_ms"] / report["delta_ms"]
+    assert report["max_difference"] < 1e-5
+    assert report["engines_agree"] is True
+    assert report["coverage"] == 1
+    assert report["peak_memory_bytes"] > 2**20
+    assert cli.main(["bench", str(tmp_path / "config.yaml"), "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == list(report)
+
+
+def test_engines_that_disagree_are_reported_as_such(tmp_path, capsys, monkeypatch):
+    original = DeltaProgram.after
+    monkeypatch.setattr(DeltaProgram, "after", lambda self, *args: original(self, *args) * float("nan"))
+    report = report_of(tmp_path, capsys)
+    assert (report["engines_agree"], report["max_difference"]) == (False, None)
+
+
+def test_what_a_lower_precision_does_is_measured(tmp_path, capsys):
+    report = report_of(tmp_path, capsys, {"mutagenesis": {"precision": "bfloat16"}})
+    assert report["precision"] == "bfloat16"
+    for engine in ("full", "delta"):
+        assert 0 < report[f"{engine}_precision_difference"] < 0.5
+        assert 0.5 < report[f"{engine}_precision_slope"] < 2
+
+
+def test_nothing_to_time_is_an_error(tmp_path):
+    path = write_project(tmp_path, {"sequences": {"max_n_fraction": 0.5}})
+    with prepare(load_config(path), device="cpu") as job:
+        windows = [(chrom, int(start)) for chrom, start in zip(job.windows.chrom, job.windows.start, strict=True)]
+    records = (tmp_path / "genome.fa").read_text().split(">")[1:]
+    contigs = {name: list(bases.replace("\n", "")) for name, _, bases in (one.partition("\n") for one in records)}
+    for chrom, start in windows:
+        contigs[chrom][start + 20 : start + 28] = "N" * 8
+    (tmp_path / "genome.fa").write_text("".join(f">{name}\n{''.join(bases)}\n" for name, bases in contigs.items()))
+    with pytest.raises(SequenceError, match="nothing to time"):
+        bench(load_config(path), device="cpu")
