@@ -13,8 +13,12 @@ from kipoi_deepmr.config.sections import Config, NamedMember, Task
 from kipoi_deepmr.config.values import FaultAt, describe
 from kipoi_deepmr.errors import ConfigError, suggestion
 
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_LONGEST_NUMBER = 30
+_MOST_VALUES = 1_000_000
 _EXPONENT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_FLOAT, _MERGE, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("float", "merge", "str"))
+_INT, _FLOAT, _MERGE, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "merge", "str"))
 _EXPECTED = {
     "string_type": "expected text",
     "int_type": "expected a whole number",
@@ -27,7 +31,24 @@ _EXPECTED = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML, refuses a key that stands twice, and takes 1e-3 for a number as YAML 1.2 does."""
+    """Reads YAML, refuses a key that stands twice, and takes 1e-3 for a number as YAML 1.2 does.
+
+    What only YAML 1.1 takes for a number is refused: 010 (octal), 1:30 (base 60), 0x1F, 0b1.
+    """
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        written = str(self.construct_scalar(node))
+        if len(written) > _LONGEST_NUMBER:
+            raise _at(node, f"the number {written[:12]}... has {len(written)} digits, which no setting needs")
+        if not _DECIMAL.fullmatch(written):
+            raise _at(node, _not_decimal(written, super().construct_yaml_int(node)))
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        written = str(self.construct_scalar(node))
+        if _SEXAGESIMAL.fullmatch(written):
+            raise _at(node, _not_decimal(written, super().construct_yaml_float(node)))
+        return super().construct_yaml_float(node)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -42,6 +63,19 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _at(node: yaml.Node, fault: str) -> ConfigError:
+    return ConfigError(f"line {node.start_mark.line + 1}: {fault}")
+
+
+def _not_decimal(written: str, value: float) -> str:
+    return (
+        f"{written} without quotes is the number {value:g} to YAML: write '{written}' in quotes if it is a name, or {value:g} if it is"
+        " the number"
+    )
+
+
+_Loader.add_constructor(_INT, _Loader.construct_yaml_int)
+_Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
 
 
@@ -64,8 +98,8 @@ def load_config(path: str | Path) -> Config:
         If the file cannot be read, is not YAML, or holds something that is not allowed. All faults are listed, each
         with its line and key, what is allowed, and the nearest match for a misspelt word.
     """
-    path = Path(path).expanduser()
     try:
+        path = Path(path).expanduser()
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyfaidx
 
 from kipoi_deepmr.errors import SequenceError, suggestion
+from kipoi_deepmr.sequences.fasta_layout import Record, check_contig, check_index
 from kipoi_deepmr.terms import ALLELES
 
 _UNKNOWN = -1
@@ -50,7 +51,7 @@ class Genome:
 
     def __init__(self, fasta: Path) -> None:
         self.path = Path(fasta).expanduser()
-        _check_fasta(self.path)
+        is_compressed = _check_fasta(self.path)
         _check_index(self.path)
         try:
             self._faidx = pyfaidx.Faidx(str(self.path), as_raw=True)
@@ -67,7 +68,12 @@ class Genome:
                 f"{self.path} cannot be indexed or its index {self.path}.fai is broken: {error}. Each contig needs its"
                 " own name and lines of one length; delete the .fai file if the FASTA is fine."
             ) from error
-        self.sizes = MappingProxyType({name: record.rlen for name, record in self._faidx.index.items()})
+        records = [Record(name, one.rlen, one.offset, one.lenc, one.lenb) for name, one in self._faidx.index.items()]
+        self.sizes = MappingProxyType({record.name: record.length for record in records})
+        # Compressed files have no lines that could be found by their bytes.
+        self._unchecked = {} if is_compressed else {record.name: record for record in records}
+        if not is_compressed:
+            check_index(self.path, records)
 
     def codes(self, chrom: str, start: int, end: int, strand: str = "+") -> npt.NDArray[np.int8]:
         """Return the bases of an interval as numbers.
@@ -98,6 +104,8 @@ class Genome:
                 f"{chrom}:{start}-{end} is not within {self.path}, where {chrom} has {self.sizes[chrom]} bp."
                 " Intervals are 0-based and half-open, with start < end."
             )
+        if chrom in self._unchecked:
+            check_contig(self.path, self._unchecked.pop(chrom))
         text = self._faidx.fetch(chrom, int(start) + 1, int(end))
         codes = _CODES[np.frombuffer(text.encode("latin-1"), np.uint8)]
         if codes.size != end - start:
@@ -136,7 +144,8 @@ def examples(names: Mapping[str, int] | list[str]) -> str:
     return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 
-def _check_fasta(path: Path) -> None:
+def _check_fasta(path: Path) -> bool:
+    """Check that a file is FASTA, and tell whether it is compressed."""
     try:
         with path.open("rb") as handle:
             head = handle.read(1 << 16)
@@ -150,8 +159,15 @@ def _check_fasta(path: Path) -> None:
         bgzip = head.startswith(b"\x1f\x8b\x08\x04") and b"BC\x02\x00" in head[:32]
         if not (bgzip and path.name.lower().endswith((".gz", ".bgz"))):
             raise SequenceError(_compressed(path))
-    elif not head.lstrip().startswith((b">", b";")):
+        return True
+    if not head.lstrip().startswith((b">", b";")):
         raise SequenceError(f"{path} is {'not FASTA' if head else 'empty'}: a FASTA file begins with '>' and a name.")
+    if b"\r" in head and b"\n" not in head:
+        raise SequenceError(
+            f"{path} has carriage returns for line ends, as old Macintosh programs write them: convert it with"
+            f" `tr '\\r' '\\n' < {path} > fixed.fa`."
+        )
+    return False
 
 
 def _check_index(path: Path) -> None:
