@@ -1,5 +1,6 @@
 """Names of dimensions, coordinates and variables, as users see them in the store, and what they mean."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -246,6 +247,8 @@ METHODS: Mapping[str, str] = {
     "cross_fitted_egger": "MR-Egger from products of different draws; needs the draws",
 }
 
+# Zero-width space, joiners and no-break space (the byte order mark), word joiner, soft hyphen.
+_UNSEEN = frozenset("\u200b\u200c\u200d\ufeff\u2060\u00ad")
 _SCALE_UNITS = {"identity": "1", "logit": "log odds", "log": "log"}
 
 
@@ -278,3 +281,9 @@ def attributes(term: Term, scale: str, *, reverse: bool = False, **more: str) ->
     if term.units in scaled:
         given["scale"] = scale
     return {**given, **more}
+
+
+def normalised(name: str) -> str:
+    """Return a name as it is compared: in NFC, without blanks around it, zero-width signs and byte order marks."""
+    seen = "".join(sign for sign in unicodedata.normalize("NFC", name) if sign not in _UNSEEN)
+    return seen.strip()

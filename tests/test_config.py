@@ -92,7 +92,7 @@ def test_names_are_text_whatever_yaml_takes_them_for(tmp_path, name):
     assert list(load(tmp_path, swapped("  A: ", f"  {name}: ")).exposures) == [name]
 
 
-@pytest.mark.parametrize("name", ["''", "' A'", '"a\\x07b"', '"a\\nb"', '"a\\tb"'])
+@pytest.mark.parametrize("name", ["''", "' '", '"\\u200b"', '"a\\x07b"', '"a\\nb"', '"a\\tb"'])
 def test_names_that_cannot_be_shown_are_refused_with_their_line(tmp_path, name):
     said = fault(tmp_path, swapped("  A: ", f"  {name}: "))
     assert "line 3: exposures: " in said and "cannot be a name" in said
@@ -191,13 +191,13 @@ def test_an_exposure_called_3_and_one_called_3_in_quotes_are_the_same_twice(tmp_
         ("sequences: {chromosomes: [8, X]}", "chromosomes.0: expected text, found 8; write it in quotes: '8'"),
         ("sequences: {chromosomes: chr8}", "expected a list such as [a, b], found the text 'chr8'"),
         ("sequences: {chromosomes: []}", "expected at least one entry"),
-        ("sequences: {chromosomes: ['']}", "the text is empty"),
+        ("sequences: {chromosomes: ['']}", "'' cannot be a name: it is empty"),
         ("sequences: {min_prediction: .nan}", "sequences.min_prediction: expected a finite number"),
         ("sequences: {max_n_fraction: 1.5}", "less than or equal to 1, found 1.5"),
         ("dataloader: {fasta_file: x}", "unknown key 'fasta_file'. Did you mean 'fasta_arg'?"),
         ("dataloader: {args: {x: .nan}}", "dataloader.args: x: only text, finite numbers"),
         ("dataloader: {args: {x: 2020-01-01}}", "dataloader.args: x: only text, finite numbers"),
-        ("dataloader: {args: &a {x: *a}}", "dataloader.args: x: only text"),
+        ("dataloader: {args: &a {x: *a}}", "line 6: an alias stands inside of what it stands for"),
     ],
 )
 def test_an_error_names_the_key_and_what_is_allowed(tmp_path, text, expected):
@@ -330,7 +330,7 @@ def test_the_digest_depends_on_the_order_of_exposures(tmp_path):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(2, 10**6),
+    st.integers(2, 10**5),
     st.floats(0, 1e12),
     st.sampled_from(["identity", "logit", "log"]),
     st.dictionaries(
@@ -376,3 +376,89 @@ def test_deep_nesting_is_explained(tmp_path):
     (tmp_path / "deep.yaml").write_text("model: " + "[" * 5000)
     with pytest.raises(ConfigError, match="nested too deeply"):
         load_config(tmp_path / "deep.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "sequences: {chromosomes: [010]}",
+            "line 6: 010 without quotes is the number 8 to YAML: write '010' in quotes",
+        ),
+        ("exposures: {A: 1:30}", "1:30 without quotes is the number 90"),
+        ("outcomes: {D: 007}", "007 without quotes is the number 7"),
+        ("outcomes: {D: 0x1F}", "0x1F without quotes is the number 31"),
+        ("mr: {min_f: 1:30.5}", "1:30.5 without quotes is the number 90.5"),
+        ("sequences: {chromosomes: [on]}", "chromosomes.0: expected text, found true; write it in quotes: 'on'"),
+        ("model: {name: 1e3}", "model.name: expected text, found 1000.0; write it in quotes: '1e3'"),
+        ("sequences: {seed: 1e3}", "sequences.seed: expected a whole number, found 1000.0"),
+    ],
+)
+def test_what_yaml_takes_for_a_number_is_shown(tmp_path, text, said):
+    lines = [line for line in MINIMAL.splitlines() if not line.startswith(text.split(":")[0])]
+    if text.startswith(("exposures", "outcomes")):
+        lines = [line for line in lines if not line.startswith("  " + text[text.index("{") + 1])]
+    assert said in fault(tmp_path, "\n".join([*lines, text, ""]))
+
+
+@pytest.mark.parametrize("name", ["on", "010", "1:30", "no", "null"])
+def test_any_word_may_be_the_name_of_a_task(tmp_path, name):
+    assert list(load(tmp_path, swapped("  A: ", f"  {name}: ")).exposures) == [name]
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n" for name, after in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "its aliases stand for more than 100,000 values"),
+        ('sequences: {intervals: "\\0"}', "line 6: the character '\\x00' is not allowed in a text"),
+        ('sequences: {intervals: "\\ud800"}', "line 6: the character '\\ud800' is not allowed in a text"),
+        ("uncertainty: {draws: " + "9" * 400 + "}", "line 6: the number 999999999999... has 400 digits"),
+        ("uncertainty: {draws: 1" + "0" * 29 + "}", "uncertainty.draws: has to be less than or equal to 100000"),
+        ("controls: {shuffled_sequence: 1000000}", "controls.shuffled_sequence: has to be less than or equal to 10000"),
+        (
+            "controls: {permuted_exposure: 1000000}",
+            "controls.permuted_exposure: has to be less than or equal to 100000",
+        ),
+        ("sequences: {seed: 9223372036854775808}", "sequences.seed: has to be less than 9223372036854775808"),
+        ("mr: {methods: [" + "x" * 10**5 + "]}", "is not allowed"),
+    ],
+)
+def test_attacks_end_in_one_sentence(tmp_path, text, said):
+    found = fault(tmp_path, MINIMAL + text + "\n")
+    assert said in found and len(found) < 2500
+
+
+def test_a_home_that_does_not_exist_is_named(tmp_path):
+    config = load(tmp_path, swapped("a.bed", "~nosuchuser/a.bed"))
+    with pytest.raises(ConfigError, match=r"~nosuchuser/a\.bed' is no path here: there is no such user"):
+        config.resolve(config.exposures["A"].peaks)
+    for path in ("~nosuchuser/study.yaml", "study\0.yaml"):
+        with pytest.raises(ConfigError, match="is no path here"):
+            load_config(path)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(tmp_path):
+    path = tmp_path / "study.yaml"
+    with path.open("wb") as handle:
+        handle.truncate(2**24 + 1)
+    with pytest.raises(ConfigError, match="larger than 16 MiB"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", [" A ", "A\u200b", "\ufeffA", "A\u2060"])
+def test_names_are_compared_without_what_cannot_be_seen(tmp_path, name):
+    quoted = json.dumps(name)
+    assert list(load(tmp_path, swapped("  A: ", f"  {quoted}: ")).exposures) == ["A"]
+    both = swapped("outcomes:", f"  {quoted}: {{task: a, peaks: a.bed}}\noutcomes:")
+    assert "are the same name" in fault(tmp_path, both)
+
+
+def test_accents_are_compared_in_one_form(tmp_path):
+    composed, apart = "\u00e9", "e\u0301"
+    config = load(tmp_path, swapped("  A: {task: a,", f"  {apart}: {{task: {apart},"))
+    assert list(config.exposures) == [composed] and config.exposures[composed].task == composed

@@ -189,3 +189,9 @@ def test_the_hepg2_experiment_is_one_glob(deepsea):
     assert deepsea.find(Task(task="HepG2_USF-1_None"), "k").label == "HepG2_USF-1_None"
     with pytest.raises(TaskError, match="Did you mean 'HepG2_USF-1_None'"):
         deepsea.find(Task(task="HepG2_USF1_None"), "k")
+
+
+def test_labels_are_compared_without_what_cannot_be_seen():
+    targets = Targets(["\ufeffTF ", "e\u0301", "TF"])
+    assert [target.name for target in targets] == ["TF#1", "\u00e9", "TF#2"]
+    assert targets.find(Task(task="\u00e9\u200b"), "exposures.A").index == 1

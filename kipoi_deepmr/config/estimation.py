@@ -221,13 +221,13 @@ class MetaSection(Section):
 class ControlsSection(Section):
     """Negative controls, where no effect is expected."""
 
-    permuted_exposure: Annotated[StrictInt, Field(ge=0)] = Field(
+    permuted_exposure: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
         0, description="times that the exposure effects of a sequence are permuted over its positions"
     )
-    shuffled_sequence: Annotated[StrictInt, Field(ge=0)] = Field(
+    shuffled_sequence: Annotated[StrictInt, Field(ge=0, le=10_000)] = Field(
         0, description="dinucleotide shuffles of each sequence that are mutated, too"
     )
     shuffled_per_exposure: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="sequences per exposure that are shuffled; null takes all"
     )
-    seed: Annotated[StrictInt, Field(ge=0)] = Field(1, description="seed of permutations and shuffles")
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = Field(1, description="seed of permutations and shuffles")

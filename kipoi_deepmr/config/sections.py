@@ -14,6 +14,7 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    field_validator,
     model_validator,
 )
 
@@ -35,13 +36,15 @@ from kipoi_deepmr.config.values import (
     Text,
     Window,
     describe,
+    expanded,
     size_in_bytes,
 )
+from kipoi_deepmr.terms import normalised
 
 
 def _task(value: Any) -> str | int:
-    if isinstance(value, str) and value.strip():
-        return value
+    if isinstance(value, str) and normalised(value):
+        return normalised(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError(
@@ -120,22 +123,22 @@ class Exposure(Task):
 class SequencesSection(Section):
     """Which reference sequences are mutated."""
 
-    per_exposure: Annotated[StrictInt, Field(ge=1)] | None = Field(
+    per_exposure: Annotated[StrictInt, Field(ge=1, le=10**9)] | None = Field(
         25, description="sequences sampled per exposure; null takes all"
     )
-    chromosomes: Annotated[list[Text], Field(min_length=1)] | None = Field(
+    chromosomes: Annotated[list[Name], Field(min_length=1)] | None = Field(
         None, description="only these contigs, e.g. those held out in training"
     )
-    seed: StrictInt = Field(1, description="seed of the sample")
+    seed: Annotated[StrictInt, Field(gt=-(2**63), lt=2**63)] = Field(1, description="seed of the sample")
     intervals: Text | None = Field(None, description="one BED for all exposures instead of peaks per exposure")
     min_prediction: Number | None = Field(
         None, description="keep windows that the model itself predicts at least this high for the exposure"
     )
-    length: Annotated[StrictInt, Field(ge=1)] | None = Field(
+    length: Annotated[StrictInt, Field(ge=1, le=10**9)] | None = Field(
         None, description="window length in bp, when the dataloader and the model do not say it"
     )
     max_n_fraction: Number = Field(0.1, ge=0, le=1, description="windows with a larger share of N are left out")
-    merge_distance: Annotated[StrictInt, Field(ge=0)] = Field(
+    merge_distance: Annotated[StrictInt, Field(ge=0, le=10**9)] = Field(
         0, description="windows whose centres lie within this many bp count as one"
     )
 
@@ -161,10 +164,10 @@ class UncertaintySection(Section):
     members: Annotated[list[NamedMember], Field(min_length=1)] | None = Field(
         None, description="all models of an ensemble, as [name, ...]; null: the members inside the model"
     )
-    draws: Annotated[StrictInt, Field(ge=1)] = Field(
+    draws: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(
         50, description="number of draws, at least 2; in an ensemble thinned networks per member (1: no dropout)"
     )
-    seed: Annotated[StrictInt, Field(ge=0)] = Field(1, description="seed of the draws")
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = Field(1, description="seed of the draws")
     shared_draws: StrictBool = Field(
         False, description="the same thinned networks for all sequences; their errors are then dependent"
     )
@@ -262,6 +265,21 @@ class Config(Section):
         needed = {"model", "exposures", "outcomes"}
         return {key: value for key, value in data.items() if value is not None or key in needed}
 
+    @field_validator("exposures", "outcomes", mode="before")
+    @classmethod
+    def _names_that_differ(cls, tasks: Any) -> Any:
+        """Refuse names that differ only in what cannot be seen: of two, one would be lost."""
+        names = [name for name in tasks if isinstance(name, str)] if isinstance(tasks, Mapping) else []
+        seen: dict[str, str] = {}
+        for name in names:
+            if normalised(name) in seen:
+                raise ValueError(
+                    f"{name!r} and {seen[normalised(name)]!r} are the same name: they differ only in how accents are composed, in "
+                    "blanks around them or in signs without width; choose two names"
+                )
+            seen[normalised(name)] = name
+        return tasks
+
     @model_validator(mode="after")
     def _methods_by_the_number_of_draws(self) -> Self:
         """Add the methods that need every draw where none are named and there are enough draws for them."""
@@ -295,7 +313,7 @@ class Config(Section):
 
     def resolve(self, path: str) -> Path:
         """Return a path of the file as an absolute path (``~`` expanded, relative to the YAML file)."""
-        return (self.directory / Path(path).expanduser()).resolve()
+        return (self.directory / expanded(path)).resolve()
 
     def canonical(self) -> str:
         """Return the configuration with all defaults as one line of JSON, the same for the same settings.

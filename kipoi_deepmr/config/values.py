@@ -2,10 +2,15 @@
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 
+from kipoi_deepmr.errors import ConfigError
+from kipoi_deepmr.terms import normalised
+
+_SHOWN = 60
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
 
 
@@ -30,9 +35,31 @@ def describe(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return f"the text '{value}'" if value else "an empty text"
+        return f"the text '{shortened(value)}'" if value else "an empty text"
     named = {dict: "keys", list: "a list", bool: str(value).lower()}
-    return named.get(type(value), f"{value!r}")
+    return named.get(type(value), shortened(f"{value!r}"))
+
+
+def shortened(text: str) -> str:
+    """Return a text that fits into a sentence."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` expanded.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such user, or it can be no path.
+    """
+    try:
+        if "\0" in str(path):
+            raise RuntimeError("it holds a NUL byte")
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        reason = "there is no such user on this machine" if str(path).startswith("~") else str(error)
+        raise ConfigError(f"{str(path)!r} is no path here: {reason}") from error
 
 
 def size_in_bytes(size: str) -> int | None:
@@ -56,9 +83,12 @@ def _not_blank(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    if not value or value != value.strip() or any(unicodedata.category(sign) == "Cc" for sign in value):
-        raise ValueError(f"{value!r} cannot be a name: it is empty, begins or ends with a space, or is not printable")
-    return value
+    name = normalised(value)
+    if not name or any(unicodedata.category(sign) == "Cc" for sign in name):
+        raise ValueError(
+            f"{shortened(repr(value))} cannot be a name: it is empty, or holds a sign that is not printable"
+        )
+    return name
 
 
 def _positions(value: Any) -> Any:

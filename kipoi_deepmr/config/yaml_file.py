@@ -10,13 +10,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kipoi_deepmr.config.sections import Config, NamedMember, Task
-from kipoi_deepmr.config.values import FaultAt, describe
+from kipoi_deepmr.config.values import FaultAt, describe, expanded
 from kipoi_deepmr.errors import ConfigError, suggestion
 
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _LONGEST_NUMBER = 30
-_MOST_VALUES = 1_000_000
+_MOST_VALUES = 100_000
+_LARGEST_FILE = 2**24
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _EXPONENT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _INT, _FLOAT, _MERGE, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "merge", "str"))
 _EXPECTED = {
@@ -98,8 +100,10 @@ def load_config(path: str | Path) -> Config:
         If the file cannot be read, is not YAML, or holds something that is not allowed. All faults are listed, each
         with its line and key, what is allowed, and the nearest match for a misspelt word.
     """
+    path = expanded(path)
     try:
-        path = Path(path).expanduser()
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ConfigError(f"{path}: is larger than {_LARGEST_FILE >> 20} MiB, so it is no configuration")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -108,6 +112,7 @@ def load_config(path: str | Path) -> Config:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
+        _check_nodes(root)
         _take_names_as_text(root)
         data = loader.construct_document(root) if root is not None else None
     except ConfigError as error:
@@ -119,6 +124,35 @@ def load_config(path: str | Path) -> Config:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys such as model, exposures and outcomes, found {describe(data)}")
     return parse_config(data, path.parent.resolve(), str(path), root)
+
+
+def _check_nodes(root: yaml.Node | None) -> None:
+    """Refuse aliases that lead to themselves or to very many values, and characters that no file can hold."""
+    sizes: dict[int, int] = {}
+    open_: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in open_:
+            raise _at(node, "an alias stands inside of what it stands for")
+        if id(node) in sizes:
+            return sizes[id(node)]
+        open_.add(id(node))
+        total = 1
+        if isinstance(node, yaml.ScalarNode):
+            found = _NOT_TEXT.search(node.value)
+            if found:
+                raise _at(node, f"the character {found[0]!r} is not allowed in a text")
+        else:
+            for part in node.value:
+                total += sum(map(size, part if isinstance(part, tuple) else (part,)))
+                if total > _MOST_VALUES:
+                    raise _at(node, f"its aliases stand for more than {_MOST_VALUES:,} values: write out what is meant")
+        open_.remove(id(node))
+        sizes[id(node)] = total
+        return total
+
+    if root is not None:
+        size(root)
 
 
 def _take_names_as_text(root: yaml.Node | None) -> None:
@@ -167,7 +201,19 @@ def _explain(fault: ErrorDetails, root: yaml.Node | None) -> str:
     is_name = location[-1:] == ("[key]",)
     key = ".".join(str(part) for part in (location[:-2] if is_name else location))
     line = _line(root, location[:-1] if is_name else location)
-    return f"{f'line {line}: ' if line else ''}{f'{key}: ' if key else ''}{_reason(fault)}"
+    return f"{f'line {line}: ' if line else ''}{f'{key}: ' if key else ''}{_reason(fault, _written(root, location))}"
+
+
+def _written(node: yaml.Node | None, location: tuple[int | str, ...]) -> str | None:
+    """Return the text that stands in the file at a location; None where it is not a plain value."""
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in reversed(node.value) if key.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+        else:
+            return None
+    return node.value if isinstance(node, yaml.ScalarNode) else None
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None:
@@ -185,7 +231,7 @@ def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None
     return line
 
 
-def _reason(fault: ErrorDetails) -> str:
+def _reason(fault: ErrorDetails, written: str | None) -> str:
     location, kind, given = fault["loc"], fault["type"], fault["input"]
     if kind == "extra_forbidden":
         allowed = list(_section(location[:-1]).model_fields)
@@ -206,7 +252,7 @@ def _reason(fault: ErrorDetails) -> str:
     if kind == "greater_than_equal" and location == ("uncertainty", "draws"):
         return f"{given} draw{'s' * (given != 1)} cannot give a standard error; use at least 2 (the default is 50)"
     if kind == "string_type":
-        quotes = f"; write it in quotes: '{given}'" if isinstance(given, int | float) else ""
+        quotes = f"; write it in quotes: '{written or given}'" if isinstance(given, int | float) else ""
         return f"expected text, found {describe(given)}{quotes}"
     expected = _EXPECTED.get(kind) or fault["msg"].replace("Input should", "has to", 1)
     return f"{expected}, found {describe(given)}"

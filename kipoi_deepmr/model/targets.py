@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kipoi_deepmr.config import Config, Task
 from kipoi_deepmr.errors import TaskError, suggestion
 from kipoi_deepmr.model.outputs import Reduction
+from kipoi_deepmr.terms import normalised
 
 _LISTED = 12
 
@@ -84,12 +85,13 @@ class Targets(Sequence[Target]):
     Parameters
     ----------
     labels
-        The model's labels, one per output column.
+        The model's labels, one per output column; they are taken as names are compared (`terms.normalised`).
     profiles
         The profile that each of them is a track of. Default: none is.
     """
 
     def __init__(self, labels: Sequence[str], profiles: Sequence[Profile | None] = ()) -> None:
+        labels = [normalised(label) for label in labels]
         counts = Counter(labels)
         seen: Counter[str] = Counter()
         self._targets: list[Target] = []
