@@ -94,6 +94,8 @@ class Intervals:
 def read_source(path: Path, axis: Axis, wanted: Integers | None, use_strand: bool) -> Intervals:
     """Read a file and sort its intervals into windows that can be used and those that cannot."""
     intervals = read_intervals(path)
+    if use_strand:
+        _check_strands(path, intervals)
     contig = axis.names.get_indexer(pd.Index(intervals["chrom"], dtype=object)).astype(np.int64)
     if (contig < 0).all():
         raise SequenceError(_mismatch(path, list(dict.fromkeys(intervals["chrom"])), axis.genome))
@@ -113,6 +115,16 @@ def read_source(path: Path, axis: Axis, wanted: Integers | None, use_strand: boo
         off_contig=int(off.sum()),
         duplicate=len(keys) - len(distinct),
     )
+
+
+def _check_strands(path: Path, intervals: pd.DataFrame) -> None:
+    unknown = intervals[~intervals["strand"].isin(["+", "-", "."])]
+    if len(unknown):
+        raise SequenceError(
+            f"{path}, line {unknown['line'].iloc[0]}: the strand is {unknown['strand'].iloc[0]!r}; with use_strand column 6 has to be"
+            f" + or - (or . for either, which is read as +). {len(unknown)} of {len(intervals)} lines are like that: write + and -, or"
+            " leave use_strand out."
+        )
 
 
 def _mismatch(path: Path, names: list[str], genome: Genome) -> str:
