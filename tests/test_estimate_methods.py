@@ -13,9 +13,10 @@ from kipoi_deepmr.config import MRSection, load_config
 from kipoi_deepmr.config.estimation import OPTIONS, options_of
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.estimate.methods import ESTIMATORS, check_methods
 from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import run
 from tests.kipoi_models import write_project
 
 TWO_OUTCOMES = {
@@ -196,7 +197,7 @@ def test_both_directions_and_that_they_vanish_when_they_are_not_asked_for(store)
 @pytest.mark.parametrize("method", ["REML", "DL", "PM", "ML", "EB", "HE", "SJ", "HS", "FE"])
 def test_every_estimator_of_tau2_and_every_test(store, method):
     for test in ("z", "t", "knha", "adhoc"):
-        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"estimator": method, "test": test})
+        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"method": method, "test": test})
         local, overall = tree["local"].to_dataset().load(), tree["global"].to_dataset().load()
         for e, o in itertools.product(range(2), range(2)):
             expected = meta.random_effects(

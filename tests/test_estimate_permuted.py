@@ -15,10 +15,11 @@ from kipoi_deepmr import meta, mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.exports import export
 from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.reading import select
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import run
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_running import assert_same_results, stop_after, windows_of
 

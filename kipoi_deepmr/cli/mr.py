@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from kipoi_deepmr.running import re_estimate
+    from kipoi_deepmr.estimate.again import re_estimate
     from kipoi_deepmr.tables import global_records, terminal_table
 
     changes = {

@@ -1,5 +1,6 @@
 """A store open for writing effects: regions first, then the completion mask."""
 
+import datetime
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from kipoi_deepmr import terms
+from kipoi_deepmr import __version__, terms
 from kipoi_deepmr.cube.failures import explained
 from kipoi_deepmr.cube.folders import (
     attributes_of,
@@ -209,8 +210,10 @@ class Cube:
                 self._array(name, DRAWN_GROUP)[(slice(None),) * leading + (where,)] = block
             self._array("completed")[where] = True
 
-    def note(self, line: str, **attrs: Any) -> None:
-        """Add a line to the history and set attributes of the root."""
+    def note(self, what: str, **attrs: Any) -> None:
+        """Add a line to the history, with the time and the version, and set attributes of the root."""
+        time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = f"{time} kipoi_deepmr {__version__}: {what}"
         with explained(self.path, "written"):
             stored = self._check_same()
             update_attributes(self.path, {"history": f"{stored.get('history', '')}\n{line}".strip(), **attrs})
