@@ -14,9 +14,9 @@ from kipoi_deepmr.cube import (
     CONTROLS_GROUP,
     Cube,
     Template,
+    check_readable,
     check_replaceable,
     explained,
-    is_store,
     locked,
     open_results,
 )
@@ -113,10 +113,8 @@ def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise StoreError("choose either --resume or --overwrite")
     if path.exists():
-        if overwrite:
-            check_replaceable(path)
-        if not is_store(path):
-            raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
+        check = check_replaceable if overwrite else check_readable
+        check(path)
         if not resume and not overwrite:
             raise StoreError(
                 f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"

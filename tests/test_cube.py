@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 from kipoi_deepmr import __version__, terms
-from kipoi_deepmr.cube import Cube, Template, explained, is_store, locked, open_results, write_estimates
+from kipoi_deepmr.cube import Cube, Template, check_replaceable, explained, locked, open_results, write_estimates
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
 
@@ -456,7 +456,8 @@ def test_open_results_names_what_is_no_store(tmp_path):
     for path in (tmp_path, tmp_path / "file.zarr"):
         with pytest.raises(StoreError, match="no store of kipoi_deepmr"):
             open_results(path)
-    assert not is_store(tmp_path / "absent.zarr")
+    with pytest.raises(StoreError, match="no store of kipoi_deepmr"):
+        check_replaceable(tmp_path / "absent.zarr")
 
 
 def test_a_store_that_was_replaced_meanwhile_is_not_written(tmp_path):

@@ -16,13 +16,14 @@ from kipoi_deepmr import __version__, terms
 from kipoi_deepmr.cube.failures import explained
 from kipoi_deepmr.cube.folders import (
     attributes_of,
+    check_readable,
     check_replaceable,
     clear_unfinished,
     consolidate,
     update_attributes,
     workshop,
 )
-from kipoi_deepmr.cube.groups import DRAWN_GROUP, EFFECTS_GROUP, RUN_ID
+from kipoi_deepmr.cube.groups import DRAWN_GROUP, EFFECTS_GROUP, FORMAT, FORMAT_NUMBER, RUN_ID
 from kipoi_deepmr.cube.template import Drawn, Template, write_template
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
@@ -42,6 +43,7 @@ class Cube:
     def __init__(self, path: Path, folder: str = "") -> None:
         self.path = path
         self._folder = f"{folder}/" if folder else ""
+        check_readable(path)
         with explained(path, "opened"):
             self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
             self._run_id = self._root.attrs.get(RUN_ID)
@@ -72,7 +74,7 @@ class Cube:
                     f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
                 )
             check_replaceable(path)
-        identified = replace(template, attrs={**template.attrs, RUN_ID: os.urandom(8).hex()})
+        identified = replace(template, attrs={FORMAT: FORMAT_NUMBER, **template.attrs, RUN_ID: os.urandom(8).hex()})
         with explained(path, "created"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with workshop(path) as partial:
