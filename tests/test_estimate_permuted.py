@@ -179,7 +179,7 @@ def test_tables_of_shuffled_sequences_are_written_beside_the_others(folder, tmp_
     tree = open_results(folder / "out.zarr")
     assert {"control_local.tsv", "control_global.tsv", "local.tsv"} < {path.name for path in paths}
     local = pd.read_csv(tmp_path / "tables/control_local.tsv", sep="\t")
-    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "method")
+    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "estimator")
     bound = tree["controls/local"]["bound"].values
     values = np.concatenate([expected.values[e][:, bound[e]].ravel() for e in range(len(bound))])
     np.testing.assert_allclose(local["b"], values, rtol=1e-6)
