@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kipoi_deepmr.report.page import write_report
     from kipoi_deepmr.running import run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "export", "load_config", "meta", "mr", "open_results", "run", "write_report"]
 
 ModelParser = None

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,17 @@ from kipoi_deepmr.cube import (
     CONTROLS_GROUP,
     Cube,
     Template,
+    check_readable,
     check_replaceable,
     explained,
-    is_store,
     locked,
     open_results,
 )
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.estimate.estimate import estimate_store, settings_of_estimates
+from kipoi_deepmr.estimate.estimate import estimate_store
 from kipoi_deepmr.estimate.from_draws import covers
-from kipoi_deepmr.estimate.methods import check_draws, check_methods
-from kipoi_deepmr.estimate.permuted import as_made, check_controls, made_controls
-from kipoi_deepmr.predict.compute import now, write_effects
+from kipoi_deepmr.estimate.permuted import as_made
+from kipoi_deepmr.predict.compute import write_effects
 from kipoi_deepmr.predict.prepare import Job, prepare
 from kipoi_deepmr.predict.shuffled import shuffled_job
 
@@ -91,66 +89,13 @@ def run(
                 cube = _continue(path, template, config)
             else:
                 cube = Cube.create(path, template, overwrite=overwrite)
-                cube.note(now("effects started"))
+                cube.note("effects started")
             write_effects(job, cube, progress=progress)
             _write_controls(job, path, progress=progress)
-        cube.note(now("effects completed"))
+        cube.note("effects completed")
         config = estimate_store(path, config, progress=progress)
-        cube.note(now("estimated"), config=config.canonical(), config_sha256=config.sha256())
+        cube.note("estimated", config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
-
-
-def re_estimate(
-    store: str | Path,
-    *,
-    mr: Mapping[str, Any] | None = None,
-    meta: Mapping[str, Any] | None = None,
-    controls: Mapping[str, Any] | None = None,
-    progress: bool = False,
-) -> xr.DataTree:
-    """Estimate again from the effects in a store; the model is not needed.
-
-    Parameters
-    ----------
-    store
-        Folder of the store.
-    mr, meta, controls
-        Settings to change in these sections of the stored configuration.
-    progress
-        Whether to show a bar when it takes long. Default: no.
-
-    Returns
-    -------
-    xarray.DataTree
-        The store with its new groups `local` and `global`.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is not allowed.
-    StoreError
-        If there is no such store, or it has no completed sequence, or cannot be written.
-    """
-    path = Path(store).expanduser().resolve()
-    with open_results(path), locked(path, "mr"):
-        with open_results(path) as tree:
-            config = _changed_settings(tree, path, {"mr": mr, "meta": meta, "controls": controls})
-            check_methods(config.mr)
-            check_draws(config, len(tree.attrs.get("members", ())))
-        config = estimate_store(path, config, named="methods" in (mr or {}), progress=progress)
-        Cube(path).note(now("estimated again"), config=config.canonical(), config_sha256=config.sha256())
-    return open_results(path)
-
-
-def _changed_settings(tree: xr.DataTree, path: Path, changes: Mapping[str, Mapping[str, Any] | None]) -> Config:
-    """Return the settings of the estimates in a store with what is asked for."""
-    settings = json.loads(tree.attrs["config"]) | settings_of_estimates(tree)
-    settings["controls"] = {**settings["controls"], **made_controls(tree)}
-    for section, asked in changes.items():
-        settings[section] = {**settings.get(section, {}), **(asked or {})}
-    config = parse_config(settings, path.parent, "the request")
-    check_controls(tree, config.controls)
-    return config
 
 
 def _write_controls(job: Job, path: Path, *, progress: bool) -> None:
@@ -168,10 +113,8 @@ def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise StoreError("choose either --resume or --overwrite")
     if path.exists():
-        if overwrite:
-            check_replaceable(path)
-        if not is_store(path):
-            raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
+        check = check_replaceable if overwrite else check_readable
+        check(path)
         if not resume and not overwrite:
             raise StoreError(
                 f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
@@ -208,7 +151,7 @@ def _continue(path: Path, template: Template, config: Config) -> Cube:
     if not config.controls.shuffled_sequence:
         with open_results(path) as tree:
             as_made(tree, config.controls)
-    cube.note(now("effects resumed"))
+    cube.note("effects resumed")
     return cube
 
 

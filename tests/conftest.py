@@ -21,6 +21,18 @@ from tests.readme import ROOT, marked_block
 torch.set_num_threads(1)
 
 
+SLOW = Path(__file__).with_name("slow.txt").read_text().split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what slow.txt names, a file or a test, and what installs, runs an example or measures."""
+    for item in items:
+        name = item.nodeid.removeprefix("tests/").partition("[")[0]
+        marked = any(item.get_closest_marker(kind) for kind in ("install", "example", "benchmark"))
+        if marked or name in SLOW or name.partition("::")[0] in SLOW:
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def messages_reach_caplog() -> None:
     """Undo what a command, or a fixture that ran one, did to the package's logger."""

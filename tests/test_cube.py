@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 import zarr
 
-from kipoi_deepmr import terms
-from kipoi_deepmr.cube import Cube, Template, explained, is_store, locked, open_results, write_estimates
+from kipoi_deepmr import __version__, terms
+from kipoi_deepmr.cube import Cube, Template, check_replaceable, explained, locked, open_results, write_estimates
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
 
@@ -71,7 +71,7 @@ def make_block(template, count, seed=0):
 def make_estimates(value=1.0, methods=("egger", "ivw")):
     shape = [SIZES[dim] for dim in terms.LOCAL_DIMS] + [len(methods)]
     local = xr.Dataset(
-        {"estimate": ((*terms.LOCAL_DIMS, "method"), np.full(shape, value))}, {"estimator": text(methods)}
+        {"estimate": ((*terms.LOCAL_DIMS, terms.ESTIMATOR), np.full(shape, value))}, {"estimator": text(methods)}
     )
     overall = local.isel(sequence=0, drop=True)
     return {"local": local, "global": overall}
@@ -419,7 +419,8 @@ def test_consolidated_metadata_is_what_the_folders_hold(tmp_path):
     gathered = json.loads((path / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
     assert {p.parent.relative_to(path).as_posix() for p in path.rglob("zarr.json")} - {"."} == set(gathered)
     tree = plain(path)
-    assert tree.attrs["history"] == "one\ntwo"
+    assert [line.split(": ", 1)[1] for line in tree.attrs["history"].splitlines()] == ["one", "two"]
+    assert all(f" kipoi_deepmr {__version__}: " in line for line in tree.attrs["history"].splitlines())
     assert tree.attrs["engine"] == "full"
     consolidated, direct = (xr.open_datatree(path, engine="zarr", consolidated=c) for c in (True, False))
     assert consolidated.identical(direct)
@@ -455,7 +456,8 @@ def test_open_results_names_what_is_no_store(tmp_path):
     for path in (tmp_path, tmp_path / "file.zarr"):
         with pytest.raises(StoreError, match="no store of kipoi_deepmr"):
             open_results(path)
-    assert not is_store(tmp_path / "absent.zarr")
+    with pytest.raises(StoreError, match="no store of kipoi_deepmr"):
+        check_replaceable(tmp_path / "absent.zarr")
 
 
 def test_a_store_that_was_replaced_meanwhile_is_not_written(tmp_path):
@@ -477,7 +479,7 @@ def test_what_another_process_notes_is_kept(tmp_path):
     _, store = make_store(path)
     Cube(path).note("theirs", engine="full")
     store.note("ours")
-    assert plain(path).attrs["history"] == "theirs\nours"
+    assert [line.split(": ", 1)[1] for line in plain(path).attrs["history"].splitlines()] == ["theirs", "ours"]
     assert plain(path).attrs["engine"] == "full"
 
 

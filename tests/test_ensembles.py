@@ -12,13 +12,14 @@ import xarray as xr
 
 from kipoi_deepmr.config import EffectsSection, MRSection, load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.model import KipoiModel, Layout, load_model
 from kipoi_deepmr.model.layout import convert
 from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
 from kipoi_deepmr.predict import members as members_module
 from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.predict.prepare import prepare
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import run
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
 from tests.test_model_loading import own_dataloader

@@ -10,7 +10,8 @@ from kipoi_deepmr import mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.estimate.again import re_estimate
+from kipoi_deepmr.running import run
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_running import assert_same_results, stop_after, windows_of
 

@@ -13,9 +13,10 @@ from kipoi_deepmr.config import MRSection, load_config
 from kipoi_deepmr.config.estimation import OPTIONS, options_of
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.estimate.methods import ESTIMATORS, check_methods
 from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import run
 from tests.kipoi_models import write_project
 
 TWO_OUTCOMES = {
@@ -186,7 +187,7 @@ def test_both_directions_and_that_they_vanish_when_they_are_not_asked_for(store)
         same(one["estimate"], [egger.estimate, delta.estimate], "estimate")
         same(one["intercept"], [egger.intercept, np.nan], "intercept")
         same(one["f_statistic"], np.nanmean((by / byse) ** 2), "f_statistic")
-    assert (np.isnan(local["estimate"]).all(("method", "outcome")) == ~effects["bound"]).all()
+    assert (np.isnan(local["estimate"]).all(("estimator", "outcome")) == ~effects["bound"]).all()
     for e, o, m in itertools.product(range(2), range(2), range(2)):
         expected = meta.random_effects(local["estimate"].values[e, o, :, m], local["se"].values[e, o, :, m])
         same(overall["estimate"].values[e, o, m], expected.estimate, "global")
@@ -196,7 +197,7 @@ def test_both_directions_and_that_they_vanish_when_they_are_not_asked_for(store)
 @pytest.mark.parametrize("method", ["REML", "DL", "PM", "ML", "EB", "HE", "SJ", "HS", "FE"])
 def test_every_estimator_of_tau2_and_every_test(store, method):
     for test in ("z", "t", "knha", "adhoc"):
-        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"estimator": method, "test": test})
+        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"method": method, "test": test})
         local, overall = tree["local"].to_dataset().load(), tree["global"].to_dataset().load()
         for e, o in itertools.product(range(2), range(2)):
             expected = meta.random_effects(
@@ -238,7 +239,7 @@ def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(s
     assert ["(Monte-Carlo errors)" in line for line in described] == [False, True, True, True]
     for name in ("local", "global"):
         assert tree[name]["standard_error"].values.tolist() == ["posterior", *["monte_carlo"] * 3]
-        assert tree[name]["standard_error"].dims == ("method",)
+        assert tree[name]["standard_error"].dims == ("estimator",)
 
 
 def test_a_warning_names_the_methods_in_which_weak_mutations_decide(store, caplog):

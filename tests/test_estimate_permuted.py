@@ -15,10 +15,11 @@ from kipoi_deepmr import meta, mr, terms
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.exports import export
 from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.reading import select
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import run
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_running import assert_same_results, stop_after, windows_of
 
@@ -178,7 +179,7 @@ def test_tables_of_shuffled_sequences_are_written_beside_the_others(folder, tmp_
     tree = open_results(folder / "out.zarr")
     assert {"control_local.tsv", "control_global.tsv", "local.tsv"} < {path.name for path in paths}
     local = pd.read_csv(tmp_path / "tables/control_local.tsv", sep="\t")
-    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "method")
+    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "estimator")
     bound = tree["controls/local"]["bound"].values
     values = np.concatenate([expected.values[e][:, bound[e]].ravel() for e in range(len(bound))])
     np.testing.assert_allclose(local["b"], values, rtol=1e-6)

@@ -16,8 +16,8 @@ def test_the_main_command_finds_the_true_effects(example):
     results = xr.open_datatree(output, engine="zarr")
     rows = (ROOT / "examples/simulated_tf_accessibility/truth.tsv").read_text().splitlines()[1:]
     truth = {row.split("\t")[0]: float(row.split("\t")[3]) for row in rows}
-    local = results["local"]["estimate"].sel({"estimator": "ivw", "outcome": "accessibility"})
-    overall = results["global"]["estimate"].sel({"estimator": "ivw", "outcome": "accessibility"})
+    local = results["local"].estimate.sel(estimator="ivw", outcome="accessibility")
+    overall = results["global"].estimate.sel(estimator="ivw", outcome="accessibility")
     assert set(truth) == set(local["exposure"].values)
     for exposure, effect in truth.items():
         assert np.nanmedian(local.sel(exposure=exposure).values) == pytest.approx(effect, abs=0.15)

@@ -34,8 +34,9 @@ from kipoi_deepmr.errors import (
     StoreError,
     TaskError,
 )
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.predict.check import CheckReport, check
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import run
 from tests.kipoi_models import CONVOLUTION, plain_loop, write_model, write_peaks, write_project
 
 # The package offers the function under the name of its module.
@@ -277,7 +278,7 @@ def restricted_likelihood(tau2, y, v):
 
 @pytest.mark.parametrize("method", ["REML", "DL"])
 def test_global_effects_equal_meta_analyses_by_hand(finished, method):
-    tree = re_estimate(finished.parent / "out.zarr", meta={"estimator": method})
+    tree = re_estimate(finished.parent / "out.zarr", meta={"method": method})
     local, overall = tree["local"].to_dataset(), tree["global"].to_dataset()
     assert overall.attrs["tau2_method"] == method
     for e, m in itertools.product(range(2), range(2)):

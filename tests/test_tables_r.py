@@ -12,8 +12,8 @@ from scipy import stats
 from kipoi_deepmr import export, mr
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import SelectionError, StoreError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.reading import select
-from kipoi_deepmr.running import re_estimate
 from kipoi_deepmr.tables import global_results, local_results, variant_tables
 from tests.small_stores import EXPOSURES, WINDOWS, write_fasta, write_store
 

@@ -16,19 +16,19 @@ from matplotlib.axes import Axes
 
 HERE = Path(__file__).resolve().parent
 OUTCOME = "accessibility"
-METHOD_NAMES = {"ivw": "IVW", "egger": "MR-Egger"}
+ESTIMATOR_NAMES = {"ivw": "IVW", "egger": "MR-Egger"}
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 TABLE_START, TABLE_END = "<!-- effects: written by make_figure.py -->", "<!-- end of effects -->"
 
 
-def load_estimates(store: Path, method: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """Load the local and the global effects on accessibility by one method."""
+def load_estimates(store: Path, estimator: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Load the local and the global effects on accessibility by one estimator."""
     tree = xr.open_datatree(store, engine="zarr")
     local, overall = tree["local"].to_dataset(), tree["global"].to_dataset()
-    methods = list(local["estimator"].values)
-    if method not in methods:
-        raise SystemExit(f"{store} has no method {method!r}; it has {', '.join(map(str, methods))}.")
-    chosen = {"estimator": method, "outcome": OUTCOME}
+    there = list(local["estimator"].values)
+    if estimator not in there:
+        raise SystemExit(f"{store} has no estimator {estimator!r}; it has {', '.join(map(str, there))}.")
+    chosen = {"estimator": estimator, "outcome": OUTCOME}
     return local.sel(chosen).load(), overall.sel(chosen).load()
 
 
@@ -128,7 +128,7 @@ def draw_factor(axes: Axes, row: int, record: pd.Series, local: np.ndarray, summ
     )
 
 
-def draw(truth: pd.DataFrame, local: xr.Dataset, overall: xr.Dataset, method: str, path: Path) -> None:
+def draw(truth: pd.DataFrame, local: xr.Dataset, overall: xr.Dataset, estimator: str, path: Path) -> None:
     """Draw estimated against true effects and write the figure."""
     plt.rcParams.update({"font.size": 11, "font.family": "DejaVu Sans"})
     figure, axes = plt.subplots(figsize=(8.2, 4.4), layout="constrained")
@@ -140,7 +140,7 @@ def draw(truth: pd.DataFrame, local: xr.Dataset, overall: xr.Dataset, method: st
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("effect of log binding on log accessibility")
     axes.set_title(
-        f"Effects the network has learned ({METHOD_NAMES.get(method, method)}), and those it was taught",
+        f"Effects the network has learned ({ESTIMATOR_NAMES.get(estimator, estimator)}), and those it was taught",
         loc="left",
         fontsize=12,
     )
@@ -166,14 +166,14 @@ def main() -> None:
         "between the two markers of README.md.",
     )
     parser.add_argument("store", type=Path, metavar="OUT.zarr", help="results of the run")
-    parser.add_argument("--method", default="ivw", help="which estimator to show (default: %(default)s)")
+    parser.add_argument("--estimator", default="ivw", help="which estimator to show (default: %(default)s)")
     parser.add_argument("--truth", type=Path, default=HERE / "truth.tsv", help="true effects, by simulate.py")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "effects.png", help="figure to write")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="README whose table to replace")
     arguments = parser.parse_args()
     truth = pd.read_csv(arguments.truth, sep="\t")
-    local, overall = load_estimates(arguments.store, arguments.method)
-    draw(truth, local, overall, arguments.method, arguments.output)
+    local, overall = load_estimates(arguments.store, arguments.estimator)
+    draw(truth, local, overall, arguments.estimator, arguments.output)
     table = markdown(summarise(truth, local, overall))
     update_readme(arguments.readme, table)
     print(table)

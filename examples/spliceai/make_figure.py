@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 HERE = Path(__file__).resolve().parent
 EXPOSURE, OUTCOME = "donor", "acceptor"
-METHOD_NAMES = {"ivw": "IVW", "egger": "MR-Egger"}
+ESTIMATOR_NAMES = {"ivw": "IVW", "egger": "MR-Egger"}
 ORANGE, GREY, INK = "#D55E00", "#8A8A8A", "#222222"
 COLOURS = plt.get_cmap("viridis_r")
 MARKERS = ("<!-- effects: written by make_figure.py -->", "<!-- end of effects -->")
@@ -34,14 +34,14 @@ def load_exons(path: Path) -> pd.DataFrame:
     ).sort_values("number", ignore_index=True)
 
 
-def load_results(store: Path, exons: pd.DataFrame, method: str) -> tuple[pd.DataFrame, xr.Dataset, xr.Dataset]:
+def load_results(store: Path, exons: pd.DataFrame, estimator: str) -> tuple[pd.DataFrame, xr.Dataset, xr.Dataset]:
     """Load estimates by exon, all effects, and the overall estimate."""
     tree = xr.open_datatree(store, engine="zarr")
     effects = tree["effects"].to_dataset().sel(exposure=EXPOSURE, outcome=OUTCOME).load()
-    chosen = {"exposure": EXPOSURE, "outcome": OUTCOME, "estimator": method}
-    methods = list(tree["local"]["estimator"].values)
-    if method not in methods:
-        raise SystemExit(f"{store} has no method {method!r}; it has {', '.join(map(str, methods))}.")
+    chosen = {"exposure": EXPOSURE, "outcome": OUTCOME, "estimator": estimator}
+    there = list(tree["local"]["estimator"].values)
+    if estimator not in there:
+        raise SystemExit(f"{store} has no estimator {estimator!r}; it has {', '.join(map(str, there))}.")
     local, overall = (tree[group].to_dataset().sel(chosen).load() for group in ("local", "global"))
     middle = (effects["start"].values + effects["end"].values - 1) // 2
     estimates = pd.DataFrame(
@@ -139,14 +139,14 @@ def draw_mutations(axes: Axes, exons: pd.DataFrame, effects: xr.Dataset, colours
     axes.grid(color="#E6E6E6", lw=0.8, zorder=0)
 
 
-def draw(exons: pd.DataFrame, effects: xr.Dataset, overall: xr.Dataset, method: str, path: Path) -> None:
+def draw(exons: pd.DataFrame, effects: xr.Dataset, overall: xr.Dataset, estimator: str, path: Path) -> None:
     """Draw estimates and mutations side by side and write the figure."""
     plt.rcParams.update({"font.size": 10.5, "font.family": "DejaVu Sans", "text.color": INK})
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.9), layout="constrained")
     scale = plt.Normalize(exons["length"].min(), exons["length"].max())
     colours = COLOURS(scale(exons["length"].to_numpy()))
     draw_estimates(left, exons, overall, colours)
-    left.set_title(f"Effects by exon ({METHOD_NAMES.get(method, method)}, 95% CI)", loc="left", fontsize=11.5)
+    left.set_title(f"Effects by exon ({ESTIMATOR_NAMES.get(estimator, estimator)}, 95% CI)", loc="left", fontsize=11.5)
     draw_mutations(right, exons, effects, colours)
     right.set_title("Mutations around the 5' splice sites", loc="left", fontsize=11.5)
     figure.colorbar(plt.cm.ScalarMappable(scale, COLOURS), ax=right, label="length of the exon, bp")
@@ -166,13 +166,13 @@ def main() -> None:
         "between the two markers of README.md.",
     )
     parser.add_argument("store", type=Path, metavar="OUT.zarr", help="results of the run")
-    parser.add_argument("--method", default="ivw", help="which estimator to show (default: %(default)s)")
+    parser.add_argument("--estimator", default="ivw", help="which estimator to show (default: %(default)s)")
     parser.add_argument("--exons", type=Path, default=HERE / "exons.narrowPeak", help="exons of the run")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "effects.png", help="figure to write")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="README whose table to replace")
     arguments = parser.parse_args()
-    exons, effects, overall = load_results(arguments.store, load_exons(arguments.exons), arguments.method)
-    draw(exons, effects, overall, arguments.method, arguments.output)
+    exons, effects, overall = load_results(arguments.store, load_exons(arguments.exons), arguments.estimator)
+    draw(exons, effects, overall, arguments.estimator, arguments.output)
     table = markdown(summarise(exons, overall))
     picture = f"![Effects of the 5' on the 3' splice site, by exon]({arguments.output.name})"
     update_readme(arguments.readme, f"{picture}\n\n{table}", MARKERS)

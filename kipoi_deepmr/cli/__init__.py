@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from kipoi_deepmr import __version__
 from kipoi_deepmr.cli import bench, check, export, init, mr, plot, report, run, tasks
+from kipoi_deepmr.cli.arguments import Parser
 from kipoi_deepmr.errors import DeepMRError
 
 _INTERRUPTED = 130
@@ -69,9 +70,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=prog, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"kipoi_deepmr {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

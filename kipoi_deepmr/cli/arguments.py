@@ -1,9 +1,37 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and what is said of those that there are not."""
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from kipoi_deepmr.errors import suggestion
+
+# Spellings of version 0.1 that no longer resemble the option.
+_FORMER = {"--method": "--estimator"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names the option which a wrong one was meant to be."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse, and refuse what is not known here, where the usage of the command is known."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        known, unknown = super().parse_known_args(self._given, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2, the usage and the message."""
+        super().error(message + next(filter(None, map(self._meant, self._given)), ""))
+
+    def _meant(self, word: str) -> str:
+        option, options = word.partition("=")[0], list(self._option_string_actions)
+        if not option.startswith("--") or any(name.startswith(option) for name in options):
+            return ""
+        near = suggestion(_FORMER.get(option, option), options)
+        return f".{near}" if near else ""
 
 
 def add_command(
@@ -17,6 +45,21 @@ def add_command(
         "-q", "--quiet", action="count", default=0, help="say less: no progress bar; twice: no warnings"
     )
     return parser
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration."""
+    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add the store that is read."""
+    parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
+
+
+def add_names(parser: argparse._ActionsContainer, name: str, text: str) -> None:
+    """Add an option that takes some names."""
+    parser.add_argument(f"--{name}", metavar="NAME", nargs="+", default=[], help=text)
 
 
 def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

@@ -4,13 +4,13 @@ import argparse
 import json
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
+from kipoi_deepmr.cli.arguments import add_command, add_computing, add_config, add_json
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "bench", run, "time the delta against the full engine on this machine")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+    add_config(parser)
     add_computing(parser)
     add_json(parser)
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json
+from kipoi_deepmr.cli.arguments import add_command, add_computing, add_config, add_json
 from kipoi_deepmr.cli.lines import in_lines
 
 _INDENT = 12
@@ -13,7 +13,7 @@ _INDENT = 12
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "check", run, "validate a configuration and estimate the time, without a long run")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+    add_config(parser)
     add_computing(parser)
     add_json(parser)
 

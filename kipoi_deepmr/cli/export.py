@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_json
+from kipoi_deepmr.cli.arguments import add_command, add_json, add_names, add_store
 
 _FORMATS = ("tsv", "parquet", "bedgraph", "bigwig", "bed", "vcf")
 _SUMMARIES = ("mean", "mean_abs", "max", "min", "strongest")
@@ -14,7 +14,7 @@ _SUMMARIES = ("mean", "mean_abs", "max", "min", "strongest")
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "export", run, "write tables, genome tracks or variants for other programs")
-    parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
+    add_store(parser)
     parser.add_argument(
         "--format",
         required=True,
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the files")
     for name in ("exposure", "outcome", "sequence"):
-        parser.add_argument(f"--{name}", metavar="NAME", nargs="+", default=[], help=f"only {name}s that match")
+        add_names(parser, name, f"only {name}s that match")
     parser.add_argument("--fasta", metavar="FASTA", help="genome, for bigwig and vcf (default: that of the run)")
     parser.add_argument(
         "--summary",

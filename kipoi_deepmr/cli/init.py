@@ -4,7 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_model
+from kipoi_deepmr.cli.arguments import add_command, add_model, add_names
+from kipoi_deepmr.terms import ALLELES
 
 
 def add(commands: Any) -> None:
@@ -12,8 +13,8 @@ def add(commands: Any) -> None:
     text = "write a commented configuration for a model, or the model directory of a torch network"
     parser = add_command(commands, "init", run, text)
     add_model(parser, optional=True)
-    parser.add_argument("--exposure", metavar="GLOB", nargs="+", default=[], help="labels or globs of exposures")
-    parser.add_argument("--outcome", metavar="GLOB", nargs="+", default=[], help="labels or globs of outcomes")
+    add_names(parser, "exposure", "labels or globs of exposures")
+    add_names(parser, "outcome", "labels or globs of outcomes")
     parser.add_argument("-o", "--output", metavar="PATH", help="file to write (default: the terminal), or model folder")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     torch = parser.add_argument_group("a torch network outside Kipoi")
@@ -23,10 +24,9 @@ def add(commands: Any) -> None:
     torch.add_argument("--length", type=int, metavar="BP", help="length of its sequences")
     torch.add_argument("--kwargs", metavar="YAML", default="{}", help="arguments of the class, as {n_outputs: 1}")
     torch.add_argument("--weights", metavar="FILE", help="state dict (default: the weights that the object has)")
-    torch.add_argument("--alphabet", default="ACGT", help="order of the bases (default: ACGT)")
-    torch.add_argument(
-        "--labels", metavar="NAME", nargs="+", default=[], help="names of its tasks, or of a profile's tracks"
-    )
+    bases = "".join(ALLELES)
+    torch.add_argument("--alphabet", default=bases, help=f"order of the bases (default: {bases})")
+    add_names(torch, "labels", "names of its tasks, or of a profile's tracks")
     torch.add_argument(
         "--shape",
         metavar="N",

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_json, shows_progress
+from kipoi_deepmr.cli.arguments import add_command, add_json, add_store, shows_progress
 from kipoi_deepmr.cli.lines import in_lines
 from kipoi_deepmr.terms import METHODS
 
@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "mr", run, "estimate again from stored effects; needs no model")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "methods:\n" + "\n".join(in_lines(f"  {name}", what, 34) for name, what in METHODS.items())
-    parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
+    add_store(parser)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from kipoi_deepmr.running import re_estimate
+    from kipoi_deepmr.estimate.again import re_estimate
     from kipoi_deepmr.tables import global_records, terminal_table
 
     changes = {

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command
+from kipoi_deepmr.cli.arguments import add_command, add_store
 
 _KINDS = ("forest", "density", "heatmap", "scatter", "funnel", "loo", "logo", "profile")
 
@@ -12,7 +12,7 @@ _KINDS = ("forest", "density", "heatmap", "scatter", "funnel", "loo", "logo", "p
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "plot", run, "draw one figure")
-    parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
+    add_store(parser)
     parser.add_argument(
         "--kind",
         required=True,

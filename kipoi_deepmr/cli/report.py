@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command
+from kipoi_deepmr.cli.arguments import add_command, add_names, add_store
 
 
 def add(commands: Any) -> None:
@@ -12,11 +12,9 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands, "report", run, "write one HTML page with tables and figures, to read, print and send"
     )
-    parser.add_argument("store", metavar="OUT.zarr", help="store that `run` wrote")
+    add_store(parser)
     parser.add_argument("-o", "--output", metavar="HTML", required=True, help="file to write, replaced if it exists")
-    parser.add_argument(
-        "--exposure", metavar="NAME", nargs="+", help="exposures to look at in depth (default: as many as fit)"
-    )
+    add_names(parser, "exposure", "exposures to look at in depth (default: as many as fit)")
     parser.add_argument(
         "--estimator",
         metavar="NAME",
@@ -28,6 +26,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.report import write_report
 
-    path = write_report(args.store, args.output, exposure=args.exposure, estimator=args.estimator)
+    path = write_report(args.store, args.output, exposure=args.exposure or None, estimator=args.estimator)
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB): open it with a browser", file=sys.stderr)
     return 0

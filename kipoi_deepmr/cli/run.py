@@ -5,13 +5,13 @@ import json
 import sys
 from typing import Any
 
-from kipoi_deepmr.cli.arguments import add_command, add_computing, add_json, shows_progress
+from kipoi_deepmr.cli.arguments import add_command, add_computing, add_config, add_json, shows_progress
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "run", run, "mutate, predict, estimate; print the global effects")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+    add_config(parser)
     parser.add_argument("-o", "--output", metavar="OUT.zarr", required=True, help="zarr store to write")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with an interrupted run (or start it)")

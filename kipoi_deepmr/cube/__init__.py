@@ -2,7 +2,7 @@
 
 from kipoi_deepmr.cube.estimates import open_results, write_estimates
 from kipoi_deepmr.cube.failures import explained
-from kipoi_deepmr.cube.folders import check_replaceable, is_store
+from kipoi_deepmr.cube.folders import check_readable, check_replaceable
 from kipoi_deepmr.cube.groups import (
     CONTROLS_GROUP,
     DRAWN_GROUP,
@@ -25,9 +25,9 @@ __all__ = [
     "Cube",
     "Drawn",
     "Template",
+    "check_readable",
     "check_replaceable",
     "explained",
-    "is_store",
     "locked",
     "open_results",
     "write_estimates",

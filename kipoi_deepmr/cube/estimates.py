@@ -7,9 +7,8 @@ from pathlib import Path
 import xarray as xr
 
 from kipoi_deepmr.cube.failures import explained
-from kipoi_deepmr.cube.folders import consolidate, hide_estimates, is_store, workshop
+from kipoi_deepmr.cube.folders import check_readable, consolidate, hide_estimates, workshop
 from kipoi_deepmr.cube.groups import ESTIMATE_GROUPS
-from kipoi_deepmr.errors import StoreError
 
 
 def open_results(path: str | Path) -> xr.DataTree:
@@ -28,13 +27,10 @@ def open_results(path: str | Path) -> xr.DataTree:
     Raises
     ------
     StoreError
-        If there is no store of kipoi_deepmr at the path.
+        If there is no store of kipoi_deepmr at the path, or one of another format.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise StoreError(f"{path} does not exist")
-    if not is_store(path):
-        raise StoreError(f"{path} is no store of kipoi_deepmr")
+    check_readable(path)
     with explained(path, "opened"):
         # Not the consolidated metadata, which a process that died while it replaced the estimates left behind.
         return xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False)

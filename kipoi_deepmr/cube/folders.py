@@ -12,7 +12,7 @@ from typing import Any
 
 import zarr
 
-from kipoi_deepmr import terms
+from kipoi_deepmr import __version__, terms
 from kipoi_deepmr.cube.groups import (
     CONTROLS_GROUP,
     DIGEST,
@@ -20,6 +20,8 @@ from kipoi_deepmr.cube.groups import (
     DRAWN_GROUP,
     EFFECTS_GROUP,
     ESTIMATE_GROUPS,
+    FORMAT,
+    FORMAT_NUMBER,
 )
 from kipoi_deepmr.errors import StoreError
 
@@ -28,15 +30,43 @@ _MARK = "temporary folder of kipoi_deepmr"
 _CHUNK = re.compile(r"c|\d+")
 # What zarr calls a file until it is whole.
 _UNFINISHED = re.compile(r"(zarr|c|\d+)\.[0-9a-f]{32}\.partial")
-_NODES = {EFFECTS_GROUP, DRAWN_GROUP, CONTROLS_GROUP, *DIRECTION_GROUPS} | terms.VARIABLES
+# `method` is what `estimator` was called in format 1.
+_NODES = {EFFECTS_GROUP, DRAWN_GROUP, CONTROLS_GROUP, *DIRECTION_GROUPS, "method"} | terms.VARIABLES
 
 
-def is_store(path: Path) -> bool:
-    """Tell whether a folder is a store of kipoi_deepmr."""
+def check_readable(path: Path) -> None:
+    """Check that a path is a store, and of the format that this version reads.
+
+    Parameters
+    ----------
+    path
+        What the user calls a store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is of another format; it then says which version reads it.
+    """
+    if not path.exists():
+        raise StoreError(f"{path} does not exist")
+    attrs = _stored_attributes(path)
+    if DIGEST not in attrs:
+        raise StoreError(f"{path} is no store of kipoi_deepmr: name another path")
+    found = attrs.get(FORMAT, 1)
+    if found != FORMAT_NUMBER:
+        reader = "kipoi_deepmr<0.2" if found == 1 else f"kipoi_deepmr>{__version__}"
+        raise StoreError(
+            f"{path} is a store of format {found}, written by {attrs.get('source', 'kipoi_deepmr')}, and kipoi_deepmr "
+            f"{__version__} reads format {FORMAT_NUMBER}: make it again with `run --overwrite`, or read it with the version that "
+            f'`pip install "{reader}"` gives'
+        )
+
+
+def _stored_attributes(path: Path) -> Mapping[str, Any]:
     try:
-        return DIGEST in zarr.open_group(path, mode="r", use_consolidated=False).attrs
+        return zarr.open_group(path, mode="r", use_consolidated=False).attrs
     except (OSError, ValueError, KeyError):
-        return False
+        return {}
 
 
 def check_replaceable(path: Path) -> None:
@@ -52,7 +82,7 @@ def check_replaceable(path: Path) -> None:
     StoreError
         If it is no store of kipoi_deepmr, or holds other files, however deep.
     """
-    if not is_store(path):
+    if DIGEST not in _stored_attributes(path):
         raise StoreError(f"{path} exists and is no store of kipoi_deepmr: choose another name")
     foreign = sorted(str(entry.relative_to(path)) for entry in _foreign(path, _NODES))
     if foreign:

@@ -10,3 +10,6 @@ DIRECTION_GROUPS = (LOCAL_GROUP, GLOBAL_GROUP, REVERSE_GROUP)
 ESTIMATE_GROUPS = (*DIRECTION_GROUPS, *(f"{CONTROLS_GROUP}/{name}" for name in DIRECTION_GROUPS))
 DIGEST = "config_sha256"
 RUN_ID = "run_id"
+FORMAT = "format"
+# Goes up when names or meaning of what a store holds change.
+FORMAT_NUMBER = 2

@@ -1,5 +1,6 @@
 """A store open for writing effects: regions first, then the completion mask."""
 
+import datetime
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,17 +12,18 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from kipoi_deepmr import terms
+from kipoi_deepmr import __version__, terms
 from kipoi_deepmr.cube.failures import explained
 from kipoi_deepmr.cube.folders import (
     attributes_of,
+    check_readable,
     check_replaceable,
     clear_unfinished,
     consolidate,
     update_attributes,
     workshop,
 )
-from kipoi_deepmr.cube.groups import DRAWN_GROUP, EFFECTS_GROUP, RUN_ID
+from kipoi_deepmr.cube.groups import DRAWN_GROUP, EFFECTS_GROUP, FORMAT, FORMAT_NUMBER, RUN_ID
 from kipoi_deepmr.cube.template import Drawn, Template, write_template
 from kipoi_deepmr.effects import Effects
 from kipoi_deepmr.errors import StoreError
@@ -41,6 +43,7 @@ class Cube:
     def __init__(self, path: Path, folder: str = "") -> None:
         self.path = path
         self._folder = f"{folder}/" if folder else ""
+        check_readable(path)
         with explained(path, "opened"):
             self._root = zarr.open_group(path, mode="r+", use_consolidated=False)
             self._run_id = self._root.attrs.get(RUN_ID)
@@ -71,7 +74,7 @@ class Cube:
                     f"{path} exists: continue it with --resume, replace it with --overwrite, or choose another name"
                 )
             check_replaceable(path)
-        identified = replace(template, attrs={**template.attrs, RUN_ID: os.urandom(8).hex()})
+        identified = replace(template, attrs={FORMAT: FORMAT_NUMBER, **template.attrs, RUN_ID: os.urandom(8).hex()})
         with explained(path, "created"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with workshop(path) as partial:
@@ -209,8 +212,10 @@ class Cube:
                 self._array(name, DRAWN_GROUP)[(slice(None),) * leading + (where,)] = block
             self._array("completed")[where] = True
 
-    def note(self, line: str, **attrs: Any) -> None:
-        """Add a line to the history and set attributes of the root."""
+    def note(self, what: str, **attrs: Any) -> None:
+        """Add a line to the history, with the time and the version, and set attributes of the root."""
+        time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = f"{time} kipoi_deepmr {__version__}: {what}"
         with explained(self.path, "written"):
             stored = self._check_same()
             update_attributes(self.path, {"history": f"{stored.get('history', '')}\n{line}".strip(), **attrs})

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from kipoi_deepmr.errors import ModelError
 from kipoi_deepmr.model.text import from_text, is_text
+from kipoi_deepmr.terms import ALLELES
 
 Key = str | int | None
-_BASES = "ACGT"
+_BASES = "".join(ALLELES)
+# In this order a base and its complement mirror each other.
+_COMPLEMENT = dict(zip(_BASES, reversed(_BASES), strict=True))
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def convert(sequence: Tensor, given: Layout, wanted: Layout, *, reverse: bool = 
     if given.alphabet != wanted.alphabet:
         canonical = canonical[..., [given.alphabet.index(base) for base in wanted.alphabet]]
     if reverse:
-        complement = [wanted.alphabet.index("TGCA"[_BASES.index(base)]) for base in wanted.alphabet]
+        complement = [wanted.alphabet.index(_COMPLEMENT[base]) for base in wanted.alphabet]
         canonical = canonical.flip(1)[..., complement]
     axes = (wanted.position_axis + 1, wanted.alphabet_axis + 1)
     dummies = (1,) * (len(wanted.shape) - 2)

@@ -20,6 +20,7 @@ from kipoi_deepmr.model.kipoi_model import KipoiModel, reason
 from kipoi_deepmr.model.loading import load_model
 from kipoi_deepmr.model.outputs import output_parts
 from kipoi_deepmr.model.probe import InputShape, find_shape, input_dtype, position_axes
+from kipoi_deepmr.terms import ALLELES
 
 _WEIGHTS = "weights.pt"
 _TOLERANCE = 1e-5
@@ -32,7 +33,7 @@ def write_recipe(
     length: int,
     kwargs: Mapping[str, Any] | None = None,
     weights: Path | None = None,
-    alphabet: str = "ACGT",
+    alphabet: str = "".join(ALLELES),
     labels: Sequence[str] = (),
     shape: Sequence[int] = (),
     overwrite: bool = False,
@@ -75,7 +76,7 @@ def write_recipe(
         If the network does not take one-hot sequences of this length, its output is not understood, or the files alone do
         not make the same network. Nothing is then written.
     """
-    if sorted(alphabet) != sorted("ACGT"):
+    if sorted(alphabet) != sorted(ALLELES):
         raise ConfigError(f"alphabet '{alphabet}': needed are the letters A, C, G and T in the order of the network")
     with _working_directory_on_path():
         network, files, root = _network(target, dict(kwargs or {}))

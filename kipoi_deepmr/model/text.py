@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-_BASES = "ACGT"
-_LETTERS = np.array([ord(letter) for letter in f"{_BASES}N"], dtype=np.int32)
+from kipoi_deepmr.terms import ALLELES, UNKNOWN_BASE
+
+_LETTERS = np.array([ord(letter) for letter in (*ALLELES, UNKNOWN_BASE)], dtype=np.int32)
 _LOWER = ord("a") - ord("A")
 
 
@@ -71,8 +72,8 @@ def with_bases(texts: NDArray[np.int32], sequence: Tensor) -> NDArray[np.int32]:
     letters, wanted = texts.reshape(len(texts), -1), _codes(sequence)
     lower = (letters >= ord("a")) & (letters <= ord("z"))
     upper = letters - _LOWER * lower
-    here = np.full(letters.shape, len(_BASES))
-    for code, letter in enumerate(_LETTERS[: len(_BASES)]):
+    here = np.full(letters.shape, len(ALLELES))
+    for code, letter in enumerate(_LETTERS[: len(ALLELES)]):
         here[upper == letter] = code
     changed = np.where(here == wanted, letters, _LETTERS[wanted] + _LOWER * lower)
     return changed.astype(np.int32).reshape(texts.shape)
@@ -85,12 +86,13 @@ def to_text(sequence: Tensor) -> NDArray[np.str_]:
 
 def from_text(texts: NDArray[Any], length: int) -> NDArray[np.int8]:
     """Return the codes of texts of one length, shape (batch, length), int8: 0 to 3 for A, C, G, T; -1 otherwise."""
+    bases = "".join(ALLELES)
     letters = [list(str(text).upper()) for text in texts.astype("U").reshape(-1)]
-    codes = [[_BASES.find(letter) for letter in text] for text in letters if len(text) == length]
+    codes = [[bases.find(letter) for letter in text] for text in letters if len(text) == length]
     return np.array(codes, dtype=np.int8).reshape(-1, length)
 
 
 def _codes(sequence: Tensor) -> NDArray[np.int64]:
     """Return the bases of one-hot sequences, 0 to 3, and 4 for what is no base; shape (batch, length)."""
     array = sequence.detach().cpu().numpy()
-    return np.where(array.max(1) > 0, array.argmax(1), len(_BASES))
+    return np.where(array.max(1) > 0, array.argmax(1), len(ALLELES))

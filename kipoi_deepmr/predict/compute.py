@@ -1,12 +1,10 @@
 """Effects of a run, block by block into the store, with what has to be estimated while the draws are there."""
 
-import datetime
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from kipoi_deepmr import __version__
 from kipoi_deepmr.cube import Cube
 from kipoi_deepmr.effects import estimate
 from kipoi_deepmr.estimate.from_draws import estimate_block
@@ -38,7 +36,7 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True, what: str = "s
     first = job.block([next((index for index in todo if mutants[index]), todo[0])])
     kept = cube.keeps_draws or cube.drawn is not None
     engine = job.engine(first, keep_draws=kept)
-    cube.note(now(f"{engine.name} engine on {describe_device(job.device)}"), engine=engine.name)
+    cube.note(f"{engine.name} engine on {describe_device(job.device)}", engine=engine.name)
     with tqdm(
         total=int(mutants.sum()),
         initial=int(mutants[done].sum()),
@@ -96,8 +94,3 @@ def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, positions: int,
             stop += 1
         yield list(todo[start:stop])
         start = stop
-
-
-def now(what: str) -> str:
-    """Return a line of the history."""
-    return f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')} kipoi_deepmr {__version__}: {what}"

@@ -28,7 +28,7 @@ _NAMES = {
 
 
 def global_results(results: xr.DataTree, *, reverse: bool = False) -> pd.DataFrame:
-    """Return the global effects under the names of metafor, one row per exposure, outcome and method.
+    """Return the global effects under the names of metafor, one row per exposure, outcome and estimator.
 
     Parameters
     ----------
