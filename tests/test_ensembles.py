@@ -15,7 +15,7 @@ from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreErro
 from kipoi_deepmr.model import KipoiModel, Layout, load_model
 from kipoi_deepmr.model.layout import convert
 from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
-from kipoi_deepmr.predict import members as members_module
+from kipoi_deepmr.predict import lending
 from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.predict.prepare import prepare
 from kipoi_deepmr.running import re_estimate, run
@@ -366,7 +366,7 @@ def test_members_inside_may_be_a_dict(tmp_path):
 
 def test_models_are_asked_before_their_networks_move_to_the_device(tmp_path, monkeypatch):
     order = []
-    lent, predict = members_module.lent, KipoiModel.predict
+    lent, predict = lending.lent, KipoiModel.predict
 
     def moved(*args):
         order.append("moved")
@@ -376,7 +376,7 @@ def test_models_are_asked_before_their_networks_move_to_the_device(tmp_path, mon
         order.append("asked")
         return predict(self, *args)
 
-    monkeypatch.setattr(members_module, "lent", moved)
+    monkeypatch.setattr(lending, "lent", moved)
     monkeypatch.setattr(KipoiModel, "predict", asked)
     check(load_config(ensemble(tmp_path / "p")), device="cpu")
     assert order == ["asked"] * 3 + ["moved"] * 3
