@@ -26,7 +26,7 @@ from kipoi_deepmr.estimate.from_draws import covers
 from kipoi_deepmr.estimate.permuted import as_made
 from kipoi_deepmr.predict.compute import write_effects
 from kipoi_deepmr.predict.prepare import Job, prepare
-from kipoi_deepmr.predict.shuffled import shuffled_job
+from kipoi_deepmr.predict.shuffled import shuffled_job, shuffled_template
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _write_controls(job: Job, path: Path, *, progress: bool) -> None:
     shuffled = shuffled_job(job)
     if shuffled is None:
         return
-    template = shuffled.template()
+    template = shuffled_template(shuffled)
     cube = Cube.attach(path, CONTROLS_GROUP, template)
     _check_same_data(cube, template, "controls or the sequences have changed")
     _check_drawn(cube, template)

@@ -1,15 +1,19 @@
 """Kipoi model directories, peaks and genomes for tests."""
 
 import gzip
+import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import kipoi
 import numpy as np
+import pytest
 import torch
 import yaml
 
+from kipoi_deepmr.config import load_config
+from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 
 MODEL_YAML = """\
@@ -190,3 +194,170 @@ def plain_loop(
                         mutant = bases[:position] + base + bases[position + 1 :]
                         effects[s, p, a, n] = predict(thinned, mutant) - references[s, n]
     return effects, references
+
+
+CUSTOM = (
+    CONVOLUTION
+    + """
+
+import numpy as np
+from pathlib import Path
+from kipoi.model import BaseModel
+
+
+class Model(BaseModel):
+    def __init__(self, weights):
+        self.net = Net()
+        self.net.load_state_dict(torch.load(weights))
+
+    def predict_on_batch(self, x):
+        {body}
+"""
+)
+HEAD = "defined_as: model.Model\nargs: {weights: weights.pt}\n"
+LOADER = '''\
+import numpy as np
+from kipoi.data import Dataset
+from kipoiseq.dataloaders import SeqIntervalDl, StringSeqIntervalDl
+
+
+class Loader(Dataset):
+    """A dataloader of its own."""
+
+    def __init__(self, {intervals}, fasta_file, offset=0):
+        self.sequences = {loader}
+        self.offset = offset
+
+    def __len__(self):
+        return len(self.sequences)
+
+    def __getitem__(self, index):
+        item = self.sequences[index]
+        seq, ranges = item["inputs"], item["metadata"]["ranges"]
+        return {{"inputs": {inputs}, "metadata": item["metadata"]}}
+'''
+ONE_HOT = 'SeqIntervalDl({intervals}, fasta_file, alphabet_axis=0, dtype="np.float32")'
+DATALOADER_YAML = """\
+type: Dataset
+defined_as: dataloader.Loader
+args:
+  intervals_file: {doc: a}
+  fasta_file: {doc: b}
+  offset: {doc: c, optional: true}
+info: {authors: [{name: me}], doc: d}
+output_schema:
+  inputs: {name: seq, shape: "(4, 60)", doc: DNA}
+"""
+
+
+def edit_yaml(folder: Path, head: str = "", *changes: tuple[str, str]) -> Path:
+    """Replace the head of a model.yaml, and words in it."""
+    text = (folder / "model.yaml").read_text()
+    if head:
+        text = head + text[text.index("default_dataloader") :]
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "model.yaml").write_text(text)
+    return folder
+
+
+def own_loader(folder: Path, inputs: str, loader: str = ONE_HOT, intervals: str = "intervals_file") -> None:
+    """Give a model a dataloader of its own, which makes `inputs` of the sequence `seq` and its `ranges`."""
+    text = (folder / "model.yaml").read_text()
+    start, end = text.index("default_dataloader"), text.index("info:")
+    (folder / "model.yaml").write_text(text[:start] + "default_dataloader: .\n" + text[end:])
+    code = LOADER.format(loader=loader.format(intervals=intervals), inputs=inputs, intervals=intervals)
+    (folder / "dataloader.py").write_text(code)
+    (folder / "dataloader.yaml").write_text(DATALOADER_YAML.replace("intervals_file", intervals))
+
+
+PROFILE = CONVOLUTION.replace(
+    "def forward(self, x):\n        return self.last(self.second(self.first(x)))",
+    "def forward(self, x):\n"
+    "        y = self.last(self.second(self.first(x)))\n"
+    "        steps = torch.arange(1.0, 6.0)\n"
+    "        return {returned}",
+)
+TARGETS = """\
+  targets:
+    profile: {{shape: "{shape}", doc: d{labels}}}
+    single: {{shape: "(1,)", doc: d}}
+"""
+
+
+def profile_tasks(**reduce) -> dict:
+    """Return exposures and outcomes that are tracks of that profile."""
+    peaks = {"A": "peaks/A.bed", "B": "peaks/B.bed.gz"}
+    return {
+        "exposures": {
+            name: {"task": f"profile/{number}", "peaks": peaks[name], **reduce} for name, number in (("A", 0), ("B", 2))
+        },
+        "outcomes": {"open": {"task": "profile/3", **reduce}},
+    }
+
+
+def profile(folder: Path, returned: str, shape: str = "(5, 4)", labels: str = ", column_labels: [0, 1, 2, 3]") -> Path:
+    """Write a model with a profile along the sequence and a single number as outputs."""
+    write_model(folder / "model", code=PROFILE.format(returned=returned))
+    text = (folder / "model" / "model.yaml").read_text()
+    targets = TARGETS.format(shape=shape, labels=labels)
+    (folder / "model" / "model.yaml").write_text(text[: text.index("  targets:")] + targets)
+    return folder
+
+
+NO_DROPOUT = CONVOLUTION.replace("nn.Dropout(p)", "nn.Identity()")
+MEMBERS_INSIDE = (
+    NO_DROPOUT
+    + """
+
+from kipoi.model import BaseModel
+
+
+class Several(nn.Module):
+    def __init__(self, networks):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x):
+        return torch.stack([network(x) for network in self.networks]).mean(0)
+
+
+class Model(BaseModel):
+    def __init__(self, shift=0.0):
+        torch.manual_seed(3)
+        self.model = Several([Net(), Net(), Net()])
+        self.members = list(self.model.networks)
+        self.shift = shift
+
+    def predict_on_batch(self, x):
+        return self.model(torch.from_numpy(x)).detach().numpy() + self.shift
+"""
+)
+
+
+def ensemble(folder: Path, names=("one", "two", "three"), *, uncertainty: dict | None = None, **options) -> Path:
+    """Write models with other weights each, and a configuration; `model` is the first of them."""
+    folder.mkdir()
+    for seed, name in enumerate(names):
+        write_model(folder / name, seed=seed, **options)
+    shutil.copytree(folder / names[0], folder / "model")
+    section = {"method": "ensemble", "draws": 1, "members": list(names), **(uncertainty or {})}
+    return write_project(folder, {"uncertainty": section})
+
+
+def inside(folder: Path, shift: float = 0.0, **changes) -> Path:
+    """Write one model with three members inside."""
+    folder.mkdir()
+    write_model(folder / "model", code=MEMBERS_INSIDE)
+    text = (folder / "model" / "model.yaml").read_text()
+    rest = text[text.index("default_dataloader") :]
+    (folder / "model" / "model.yaml").write_text(f"defined_as: model.Model\nargs: {{shift: {shift}}}\n{rest}")
+    return write_project(folder, {"uncertainty": {"method": "ensemble", "draws": 1}, **changes})
+
+
+def refused(config: Path, kind: type[Exception]) -> str:
+    """Return what `check` says when it refuses a configuration."""
+    with pytest.raises(kind) as caught:
+        check(load_config(config), device="cpu")
+    return str(caught.value)

@@ -11,71 +11,21 @@ import torch
 import xarray as xr
 
 from kipoi_deepmr.config import EffectsSection, MRSection, load_config
-from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
+from kipoi_deepmr.errors import ConfigError, ModelError, StoreError
 from kipoi_deepmr.estimate.again import re_estimate
-from kipoi_deepmr.model import KipoiModel, Layout, load_model
+from kipoi_deepmr.model import Layout, load_model
 from kipoi_deepmr.model.layout import convert
 from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
-from kipoi_deepmr.predict import members as members_module
 from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.predict.prepare import prepare
 from kipoi_deepmr.running import run
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
-from tests.kipoi_models import CONVOLUTION, write_model, write_project
-from tests.test_model_loading import own_dataloader
+from tests.kipoi_models import CONVOLUTION, NO_DROPOUT, ensemble, inside, refused, write_model
 
 COLUMNS = [0, 2, 3]
 POSITIONS = range(20, 28)
-PLAIN = CONVOLUTION.replace("nn.Dropout(p)", "nn.Identity()")
 # The alphabet on the last axis and a dummy axis: the same network in another layout.
 TURNED = CONVOLUTION.replace("def forward(self, x):", "def forward(self, x):\n        x = x[:, :, 0].transpose(1, 2)")
-INSIDE = (
-    PLAIN
-    + """
-
-from kipoi.model import BaseModel
-
-
-class Several(nn.Module):
-    def __init__(self, networks):
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, x):
-        return torch.stack([network(x) for network in self.networks]).mean(0)
-
-
-class Model(BaseModel):
-    def __init__(self, shift=0.0):
-        torch.manual_seed(3)
-        self.model = Several([Net(), Net(), Net()])
-        self.members = list(self.model.networks)
-        self.shift = shift
-
-    def predict_on_batch(self, x):
-        return self.model(torch.from_numpy(x)).detach().numpy() + self.shift
-"""
-)
-
-
-def ensemble(folder: Path, names=("one", "two", "three"), *, uncertainty: dict | None = None, **options) -> Path:
-    """Write models with other weights each, and a configuration; `model` is the first of them."""
-    folder.mkdir()
-    for seed, name in enumerate(names):
-        write_model(folder / name, seed=seed, **options)
-    shutil.copytree(folder / names[0], folder / "model")
-    section = {"method": "ensemble", "draws": 1, "members": list(names), **(uncertainty or {})}
-    return write_project(folder, {"uncertainty": section})
-
-
-def inside(folder: Path, shift: float = 0.0, **changes) -> Path:
-    """Write one model with three members inside."""
-    folder.mkdir()
-    write_model(folder / "model", code=INSIDE)
-    text = (folder / "model" / "model.yaml").read_text()
-    rest = text[text.index("default_dataloader") :]
-    (folder / "model" / "model.yaml").write_text(f"defined_as: model.Model\nargs: {{shift: {shift}}}\n{rest}")
-    return write_project(folder, {"uncertainty": {"method": "ensemble", "draws": 1}, **changes})
 
 
 def go(config: Path, output: Path, **options):
@@ -128,7 +78,7 @@ def compare(effects, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("engine", ["delta", "full"])
 def test_a_draw_is_a_model_of_the_ensemble(tmp_path, engine):
-    config = ensemble(tmp_path / "p", code=PLAIN)
+    config = ensemble(tmp_path / "p", code=NO_DROPOUT)
     config.write_text(config.read_text().replace("engine: delta", f"engine: {engine}"))
     effects = go(config, tmp_path / "out.zarr", batch_size=5)
     networks = networks_of(tmp_path / "p")
@@ -170,16 +120,9 @@ def test_equal_members_have_no_error_and_are_told(tmp_path):
     assert any("one and two have the same weights" in note for note in notes)
 
 
-def test_check_tells_how_rough_few_members_are(tmp_path):
-    report = check(load_config(ensemble(tmp_path / "p")), device="cpu")
-    assert report.draws == 3
-    assert any("3 members: an error estimated from so few is itself uncertain by about 50%" in n for n in report.notes)
-    assert any("model itself is not a member of the ensemble (one, two, three)" in n for n in report.notes)
-
-
 def test_members_may_order_their_tasks_and_lay_out_their_input_in_other_ways(tmp_path):
     folder = tmp_path / "p"
-    config = ensemble(folder, ("one", "two"), code=PLAIN)
+    config = ensemble(folder, ("one", "two"), code=NO_DROPOUT)
     alone = go(config, tmp_path / "same.zarr")
     torch.manual_seed(1)
     write_model(
@@ -226,10 +169,10 @@ def test_the_engine_is_compared_in_full_on_the_first_member_only(tmp_path, monke
 
 
 def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_path, caplog):
-    config = ensemble(tmp_path / "p", ("one", "two"), code=PLAIN)
+    config = ensemble(tmp_path / "p", ("one", "two"), code=NO_DROPOUT)
     expected = go(config, tmp_path / "local.zarr")
     path = tmp_path / "p" / "two" / "model.py"
-    path.write_text(PLAIN.replace("def forward(self, x):", "def forward(self, x):\n        x.sum().item()"))
+    path.write_text(NO_DROPOUT.replace("def forward(self, x):", "def forward(self, x):\n        x.sum().item()"))
     found = go(config, tmp_path / "mixed.zarr")
     for name in ("exposure_effect", "exposure_se", "outcome_effect", "outcome_se"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6)
@@ -272,52 +215,9 @@ def test_an_interrupted_ensemble_goes_on_unless_a_member_has_changed(tmp_path):
 # Errors
 
 
-def refused(config: Path, kind: type[Exception]) -> str:
-    with pytest.raises(kind) as caught:
-        check(load_config(config), device="cpu")
-    return str(caught.value)
-
-
-def test_members_with_other_tasks_are_refused_before_any_sequence_is_read(tmp_path):
-    config = ensemble(tmp_path / "p")
-    write_model(tmp_path / "p" / "two", labels=("TF1", "TF2", "TF3", "ATAC"))
-    (tmp_path / "p" / "peaks" / "A.bed").write_text("not read\n")
-    said = refused(config, TaskError)
-    assert "uncertainty.members: two: it has no output 'TF2#2' (exposures.B); it has 4 (TF1, TF2, TF3, ATAC)" in said
-
-
-def test_members_that_read_another_length_are_refused(tmp_path):
-    pooled = PLAIN.replace("nn.Flatten())", "nn.AdaptiveAvgPool1d(1), nn.Flatten())").replace("8 * (length // 4)", "8")
-    config = ensemble(tmp_path / "p", ("one", "two"), code=pooled)
-    write_model(tmp_path / "p" / "two", code=pooled, length=80)
-    said = refused(config, ModelError)
-    assert "uncertainty.members: two: it reads sequences of 80 bp" in said and "of 60 bp" in said
-
-
-def test_a_model_without_members_is_refused(tmp_path):
-    (tmp_path / "p").mkdir()
-    config = write_project(tmp_path / "p", {"uncertainty": {"method": "ensemble", "draws": 1}})
-    said = refused(config, ModelError)
-    assert "has no members inside" in said and "uncertainty.members" in said
-
-
 def test_a_model_that_is_not_the_mean_of_its_members_is_refused(tmp_path):
     said = refused(inside(tmp_path / "p", shift=1.0), ModelError)
     assert "the mean of the 3 `members` of the model is not its prediction" in said
-
-
-def test_draws_of_members_without_dropout_are_refused(tmp_path):
-    said = refused(ensemble(tmp_path / "p", code=PLAIN, uncertainty={"draws": 3}), DropoutError)
-    assert "no dropout" in said
-
-
-def test_the_member_without_dropout_is_named_and_those_of_all_members_are_listed(tmp_path):
-    config = ensemble(tmp_path / "p", uncertainty={"draws": 3})
-    report = check(load_config(config), device="cpu")
-    assert [line.partition(":")[0] for line in report.dropout] == ["one", "one", "two", "two", "three", "three"]
-    write_model(tmp_path / "p" / "two", code=PLAIN, seed=1)
-    said = refused(config, DropoutError)
-    assert "no dropout runs in two" in said and "draws: 1" in said and "mc_dropout" not in said
 
 
 def test_another_dropout_in_any_member_stops_a_resumed_run(tmp_path):
@@ -363,58 +263,6 @@ def test_members_inside_may_be_a_dict(tmp_path):
     path.write_text(path.read_text().replace("list(self.model.networks)", "dict(enumerate(self.model.networks))"))
     found = go(config, tmp_path / "dict.zarr")
     np.testing.assert_array_equal(found.exposure_se, expected.exposure_se)
-
-
-def test_models_are_asked_before_their_networks_move_to_the_device(tmp_path, monkeypatch):
-    order = []
-    lent, predict = members_module.lent, KipoiModel.predict
-
-    def moved(*args):
-        order.append("moved")
-        return lent(*args)
-
-    def asked(self, *args):
-        order.append("asked")
-        return predict(self, *args)
-
-    monkeypatch.setattr(members_module, "lent", moved)
-    monkeypatch.setattr(KipoiModel, "predict", asked)
-    check(load_config(ensemble(tmp_path / "p")), device="cpu")
-    assert order == ["asked"] * 3 + ["moved"] * 3
-
-
-def test_a_member_that_is_not_there_is_named(tmp_path):
-    config = ensemble(tmp_path / "p")
-    shutil.rmtree(tmp_path / "p" / "two")
-    assert "two is not a Kipoi model directory" in refused(config, ModelError)
-
-
-def test_a_member_with_further_inputs_is_refused(tmp_path):
-    config = ensemble(tmp_path / "p")
-    folder = own_dataloader(tmp_path / "p" / "two", 0)
-    (folder / "dataloader.py").write_text(TRACK)
-    assert "uncertainty.members: two: besides the sequence two takes 'track'" in refused(config, ModelError)
-
-
-TRACK = '''\
-import numpy as np
-from kipoi.data import Dataset
-from kipoiseq.dataloaders import SeqIntervalDl
-
-
-class Loader(Dataset):
-    """A sequence and a track."""
-
-    def __init__(self, intervals_file, fasta_file, offset=0):
-        self.sequences = SeqIntervalDl(intervals_file, fasta_file, alphabet_axis=0, dtype="np.float32")
-
-    def __len__(self):
-        return len(self.sequences)
-
-    def __getitem__(self, index):
-        item = self.sequences[index]
-        return {"inputs": {"seq": item["inputs"], "track": np.float32(1)}, "metadata": item["metadata"]}
-'''
 
 
 @pytest.mark.parametrize(

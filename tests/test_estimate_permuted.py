@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from collections import Counter
 
 import numpy as np
@@ -17,7 +16,6 @@ from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
 from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.exports import export
-from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.reading import select
 from kipoi_deepmr.running import run
 from tests.kipoi_models import plain_loop, write_project
@@ -268,14 +266,6 @@ def test_shuffled_sequences_are_mutated_as_a_plain_loop_would(folder):
     assert "permuted_mean" not in local
 
 
-def test_some_sequences_per_exposure_are_enough(tmp_path):
-    controls = {"shuffled_sequence": 1, "shuffled_per_exposure": 1}
-    tree = go(tmp_path, changes={"controls": controls})
-    effects = tree["controls/effects"].to_dataset()
-    assert effects.sizes["sequence"] <= 2
-    assert (effects["bound"].sum("sequence") >= 1).all()
-
-
 @pytest.mark.parametrize("after", [2, 6])
 def test_a_stopped_run_resumes_with_its_controls(folder, tmp_path, monkeypatch, after):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -340,19 +330,3 @@ def test_methods_whose_draws_the_controls_lack_have_a_status_there(tmp_path, cap
     status = tree["controls/local"]["status"].values
     bound = tree["controls/effects"]["bound"].values[:, None]
     assert (status[bound] == [0, -2]).all()
-
-
-def test_check_counts_the_controls(folder):
-    report = check(load_config(write_project(folder, SETTINGS)), device="cpu")
-    assert (report.sequences, report.mutants) == (4, 4 * 90)
-    assert (report.control_sequences, report.control_mutants) == (8, 8 * 90)
-    seconds = report.milliseconds * DRAWS * (report.mutants + report.control_mutants) / 1000
-    assert report.estimated_seconds == pytest.approx(seconds, abs=0.1)
-    tree = open_results(folder / "out.zarr")
-    stored = (tree[group][name].nbytes for group in ("effects", "controls/effects") for name in terms.EFFECTS)
-    assert report.store_bytes == sum(stored)
-    assert not any(re.search("draw", note) for note in report.notes)
-    kept = load_config(write_project(folder, {**SETTINGS, "effects": {"keep_draws": True}}))
-    note = next(note for note in check(kept, device="cpu").notes if "draws" in note)
-    assert "in memory" in note
-    write_project(folder, SETTINGS)

@@ -15,7 +15,7 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ModelError
 from kipoi_deepmr.model import load_model, select
 from kipoi_deepmr.model.kipoi_model import KipoiModel
-from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
+from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, sample_sequences
 
 h5py = pytest.importorskip("h5py")
 
@@ -286,7 +286,7 @@ def loaded(kipoi_folder) -> KipoiModel:
 
 def windows_of(names: dict[str, Path], fasta: Path, **options) -> Windows:
     with Genome(fasta) as genome:
-        return select_windows(names, genome, length=model.WINDOW, per_exposure=None, **options)
+        return sample_sequences(names, genome, length=model.WINDOW, per_exposure=None, **options).windows
 
 
 @pytest.mark.usefixtures("region")

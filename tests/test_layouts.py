@@ -4,80 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from kipoi_deepmr.config import load_config, parse_config
+from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
-from kipoi_deepmr.model import Reduction, load_model, select
+from kipoi_deepmr.model import Reduction, load_model
 from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.predict.draft import draft
 from kipoi_deepmr.running import run
-from tests.kipoi_models import CONVOLUTION, write_model, write_project
-from tests.test_model_loading import DATALOADER_YAML
-
-CUSTOM = (
-    CONVOLUTION
-    + """
-
-import numpy as np
-from pathlib import Path
-from kipoi.model import BaseModel
-
-
-class Model(BaseModel):
-    def __init__(self, weights):
-        self.net = Net()
-        self.net.load_state_dict(torch.load(weights))
-
-    def predict_on_batch(self, x):
-        {body}
-"""
+from tests.kipoi_models import (
+    CONVOLUTION,
+    CUSTOM,
+    HEAD,
+    edit_yaml,
+    own_loader,
+    profile,
+    profile_tasks,
+    write_model,
+    write_project,
 )
-HEAD = "defined_as: model.Model\nargs: {weights: weights.pt}\n"
-LOADER = '''\
-import numpy as np
-from kipoi.data import Dataset
-from kipoiseq.dataloaders import SeqIntervalDl, StringSeqIntervalDl
 
-
-class Loader(Dataset):
-    """A dataloader of its own."""
-
-    def __init__(self, {intervals}, fasta_file, offset=0):
-        self.sequences = {loader}
-        self.offset = offset
-
-    def __len__(self):
-        return len(self.sequences)
-
-    def __getitem__(self, index):
-        item = self.sequences[index]
-        seq, ranges = item["inputs"], item["metadata"]["ranges"]
-        return {{"inputs": {inputs}, "metadata": item["metadata"]}}
-'''
-ONE_HOT = 'SeqIntervalDl({intervals}, fasta_file, alphabet_axis=0, dtype="np.float32")'
 # The numbers of the exposures A, B and of the outcome, wherever the model puts its outputs.
 PLAIN_TASKS = [0, 2, 3]
-
-
-def edit(folder: Path, head: str = "", *changes: tuple[str, str]) -> Path:
-    text = (folder / "model.yaml").read_text()
-    if head:
-        text = head + text[text.index("default_dataloader") :]
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "model.yaml").write_text(text)
-    return folder
-
-
-def own_loader(folder: Path, inputs: str, loader: str = ONE_HOT, intervals: str = "intervals_file") -> None:
-    text = (folder / "model.yaml").read_text()
-    start, end = text.index("default_dataloader"), text.index("info:")
-    (folder / "model.yaml").write_text(text[:start] + "default_dataloader: .\n" + text[end:])
-    code = LOADER.format(loader=loader.format(intervals=intervals), inputs=inputs, intervals=intervals)
-    (folder / "dataloader.py").write_text(code)
-    (folder / "dataloader.yaml").write_text(DATALOADER_YAML.replace("intervals_file", intervals))
 
 
 def effects_of(config: Path, name: str = "out.zarr"):
@@ -118,7 +64,7 @@ def test_the_sequence_as_text(folder, plain):
     body = """rows = [[[float(base == letter) for base in text] for letter in "ACGT"] for text in x]
         return self.net(torch.tensor(rows)).detach().numpy()"""
     write_model(folder / "model", code=CUSTOM.format(body=body), shape="()")
-    edit(
+    edit_yaml(
         folder / "model",
         HEAD,
         ("SeqIntervalDl", "StringSeqIntervalDl"),
@@ -134,7 +80,7 @@ def test_text_beside_a_track_in_a_dict(folder, plain):
     body = """rows = [[[float(base == letter) for base in text] for letter in "ACGT"] for text in x["text"]]
         return self.net(torch.tensor(rows)).detach().numpy() * x["gain"][:, None]"""
     write_model(folder / "model", code=CUSTOM.format(body=body), shape="()")
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     own_loader(
         folder / "model",
         '{"gain": np.float32(2), "text": seq}',
@@ -159,7 +105,7 @@ TEXT_BODY = """rows = [[[float(base == letter) for base in {text}] for letter in
 )
 def test_text_is_given_back_as_the_dataloader_writes_it(folder, plain, inputs, body):
     write_model(folder / "model", code=CUSTOM.format(body=TEXT_BODY.format(**body)))
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     own_loader(folder / "model", inputs, "StringSeqIntervalDl({intervals}, fasta_file)")
     assert_same(effects_of(write_project(folder, {"sequences": {"length": 60}})), plain)
 
@@ -169,7 +115,7 @@ def test_text_and_its_reverse_complement_are_mutated_alike(folder, plain):
         assert turned == list(x["fwd"])
         """ + TEXT_BODY.format(text="text", letters="ACGT", key='["fwd"]')
     write_model(folder / "model", code=CUSTOM.format(body=body))
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     turned = 'str(seq)[::-1].translate(str.maketrans("ACGT", "TGCA"))'
     own_loader(folder / "model", f'{{"fwd": seq, "rev": {turned}}}', "StringSeqIntervalDl({intervals}, fasta_file)")
     found = effects_of(write_project(folder, {"sequences": {"length": 60}, "dataloader": {"sequence_input": "all"}}))
@@ -183,7 +129,7 @@ def test_a_text_beside_the_sequence_is_that_of_each_sequence(folder, plain, inpu
     body = f"""gain = np.array([2.0 if str(c) == "liver" else 1.0 for c in x{cell}], "float32")
         return self.net(torch.from_numpy(np.ascontiguousarray(x{seq}))).detach().numpy() * gain[:, None]"""
     write_model(folder / "model", code=CUSTOM.format(body=body))
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     own_loader(
         folder / "model",
         inputs.replace("cell}", '"liver" if ranges.start % 2 else "k562"}').replace(
@@ -280,7 +226,7 @@ def test_a_dataloader_without_intervals_is_an_error_before_the_model_is_asked(fo
 
 def test_what_predict_on_batch_does_more_counts(folder, plain, caplog):
     write_model(folder / "model", code=CUSTOM.format(body="return 3 * self.net(torch.from_numpy(x)).detach().numpy()"))
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     assert_same(effects_of(write_project(folder)), plain, factor=3)
     assert "it does more than call the network: every mutant goes through predict_on_batch" in caplog.text
 
@@ -297,24 +243,8 @@ def test_a_network_that_fails_in_any_way_is_asked_through_predict_on_batch(folde
     code = CUSTOM.format(body=f"return self.net({given}).detach().numpy()")
     code = code.replace("def forward(self, x):", f"def forward(self, x):\n        {forward}")
     write_model(folder / "model", code=code)
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     assert_same(effects_of(write_project(folder)), plain)
-
-
-def test_what_else_is_read_is_not_called_chance(folder):
-    body = "return (2 if x.dtype == np.int8 else 1) * self.net(torch.from_numpy(x).float()).detach().numpy()"
-    write_model(folder / "model", code=CUSTOM.format(body=body))
-    edit(folder / "model", HEAD)
-    own_loader(folder / "model", "seq.astype(np.int8)")
-    with pytest.raises(ModelError, match="gives the same values each time: it reads something in them"):
-        check(load_config(write_project(folder)), device="cpu")
-
-
-def test_chance_in_predict_on_batch_is_an_error(folder):
-    write_model(folder / "model", code=CUSTOM.format(body="return np.random.rand(len(x), 4)"))
-    edit(folder / "model", HEAD)
-    with pytest.raises(ModelError, match="asked for the same sequences again: chance is at work"):
-        check(load_config(write_project(folder)), device="cpu")
 
 
 TABLE = """\
@@ -337,7 +267,7 @@ class Model(BaseModel):
 
 
 def table(folder: Path, seed: int) -> np.ndarray:
-    edit(write_model(folder, code=TABLE.format(seed=seed)), HEAD)
+    edit_yaml(write_model(folder, code=TABLE.format(seed=seed)), HEAD)
     return np.random.default_rng(seed).normal(size=(4, 60, 4))
 
 
@@ -385,7 +315,7 @@ def test_what_lies_beside_a_model_without_a_network_does_not_change_it_but_its_f
 
 def test_another_predict_on_batch_of_the_same_network_stops_a_resumed_run(folder):
     write_model(folder / "model", code=CUSTOM.format(body="return 3 * self.net(torch.from_numpy(x)).detach().numpy()"))
-    edit(folder / "model", HEAD)
+    edit_yaml(folder / "model", HEAD)
     config = write_project(folder)
     run(load_config(config), folder / "out.zarr", device="cpu", progress=False)
     path = folder / "model" / "model.py"
@@ -402,38 +332,6 @@ def test_a_model_without_a_network_has_no_draws_of_dropout(folder):
 
 # Outputs
 
-PROFILE = CONVOLUTION.replace(
-    "def forward(self, x):\n        return self.last(self.second(self.first(x)))",
-    "def forward(self, x):\n"
-    "        y = self.last(self.second(self.first(x)))\n"
-    "        steps = torch.arange(1.0, 6.0)\n"
-    "        return {returned}",
-)
-TARGETS = """\
-  targets:
-    profile: {{shape: "{shape}", doc: d{labels}}}
-    single: {{shape: "(1,)", doc: d}}
-"""
-
-
-def profile(folder: Path, returned: str, shape: str = "(5, 4)", labels: str = ", column_labels: [0, 1, 2, 3]") -> Path:
-    write_model(folder / "model", code=PROFILE.format(returned=returned))
-    text = (folder / "model" / "model.yaml").read_text()
-    targets = TARGETS.format(shape=shape, labels=labels)
-    (folder / "model" / "model.yaml").write_text(text[: text.index("  targets:")] + targets)
-    return folder
-
-
-def tasks(**reduce) -> dict:
-    peaks = {"A": "peaks/A.bed", "B": "peaks/B.bed.gz"}
-    return {
-        "exposures": {
-            name: {"task": f"profile/{number}", "peaks": peaks[name], **reduce} for name, number in (("A", 0), ("B", 2))
-        },
-        "outcomes": {"open": {"task": "profile/3", **reduce}},
-    }
-
-
 REDUCED = {"mean": 3.0, "sum": 15.0, "max": 5.0}
 
 
@@ -448,13 +346,13 @@ REDUCED = {"mean": 3.0, "sum": 15.0, "max": 5.0}
 )
 def test_a_profile_is_reduced_to_a_number(folder, plain, how, returned, shape):
     profile(folder, returned.format(), shape)
-    found = effects_of(write_project(folder, tasks(reduce=how)))
+    found = effects_of(write_project(folder, profile_tasks(reduce=how)))
     assert_same(found, plain, factor=REDUCED[how])
 
 
 def test_a_window_of_a_profile(folder, plain):
     profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
-    found = effects_of(write_project(folder, tasks(reduce="sum", window=[1, 3])))
+    found = effects_of(write_project(folder, profile_tasks(reduce="sum", window=[1, 3])))
     assert_same(found, plain, factor=5)
 
 
@@ -481,73 +379,10 @@ def test_parts_of_one_profile_are_exposures_and_outcomes_of_their_own(folder, pl
 
 def test_overlapping_parts_of_one_profile_on_both_sides_are_refused(folder):
     profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
-    changes = tasks(reduce="sum", window=[0, 3])
+    changes = profile_tasks(reduce="sum", window=[0, 3])
     changes["outcomes"] = {"open": {"task": "profile/2", "reduce": "sum", "window": [2, 5]}}
     with pytest.raises(TaskError, match=r"the same output 'profile/2'.*windows of a profile that do not overlap"):
         check(load_config(write_project(folder, changes)), device="cpu")
-
-
-def test_the_draft_of_a_configuration_reduces_profiles(folder):
-    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
-    text = draft(load_model(str(folder / "model"), "dir"), ["profile"], ["single"])
-    assert "task: profile\n    reduce: sum" in text
-    assert "reduce" not in text[text.index("outcomes:") : text.index("sequences:")]
-
-
-def test_all_tracks_are_no_outcome_of_a_track_unless_asked_for(folder):
-    profile(folder, '{"single": y[:, 0], "profile": y[:, None] * steps[:, None]}')
-    path = folder / "model" / "model.yaml"
-    path.write_text(path.read_text().replace('    single: {shape: "(1,)", doc: d}\n', ""))
-    text = draft(load_model(str(folder / "model"), "dir"))
-    assert "task: '0'" in text[text.index("exposures:") : text.index("outcomes:")]
-    assert "task: '3'" in text[text.index("outcomes:") : text.index("sequences:")]
-    config = yaml.safe_load(write_project(folder, tasks(reduce="sum")).read_text())
-    for name, task in (("A", 0), ("B", 2)):
-        config["exposures"][name]["task"] = task
-    config["outcomes"] = {"open": {"task": "profile", "reduce": "sum"}}
-    selection = select(load_model(str(folder / "model"), "dir").targets(), parse_config(config, folder))
-    assert len(selection.notes) == 2 and "A and open share tracks of one profile (0, profile)" in selection.notes[0]
-
-
-@pytest.mark.parametrize("name", ["peaks_bed", "regions", "bed_file", "intervals_file"])
-def test_the_draft_leaves_out_the_intervals_whatever_they_are_called(folder, name):
-    write_model(folder / "model")
-    own_loader(folder / "model", "seq", intervals=name)
-    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
-    assert section == {"args": {"fasta_file": "genome.fa"}}
-
-
-def test_the_draft_asks_which_argument_takes_the_intervals(folder):
-    write_model(folder / "model")
-    own_loader(folder / "model", "seq", intervals="table")
-    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
-    assert section["intervals_arg"] == "FILL_IN" and section["args"]["fasta_file"] == "genome.fa"
-
-
-FUNCTION = """\
-from kipoiseq.dataloaders import SeqIntervalDl
-
-
-def load(regions, fasta_file, offset=0):
-    loader = SeqIntervalDl(regions, fasta_file, alphabet_axis=0, dtype="float32")
-    for index in range(len(loader)):
-        yield loader[index]
-"""
-
-
-def test_the_draft_of_a_model_with_a_function_as_dataloader(folder):
-    write_model(folder / "model")
-    own_loader(folder / "model", "seq", intervals="regions")
-    (folder / "model" / "dataloader.py").write_text(FUNCTION)
-    path = folder / "model" / "dataloader.yaml"
-    text = (
-        path.read_text()
-        .replace("type: Dataset", "type: SampleGenerator")
-        .replace("dataloader.Loader", "dataloader.load")
-    )
-    path.write_text(text)
-    section = yaml.safe_load(draft(load_model(str(folder / "model"), "dir")))["dataloader"]
-    assert section == {"args": {"fasta_file": "genome.fa"}}
 
 
 def test_logsumexp_and_all_tracks_together(folder):
@@ -575,19 +410,23 @@ def test_logsumexp_and_all_tracks_together(folder):
     ("changes", "error", "said"),
     [
         (
-            tasks(),
+            profile_tasks(),
             TaskError,
             "exposures.A: 'profile/0' is a profile along the sequence, an effect is one number: add reduce",
         ),
         (
-            {**tasks(reduce="sum"), "outcomes": {"open": {"task": "single", "reduce": "sum"}}},
+            {**profile_tasks(reduce="sum"), "outcomes": {"open": {"task": "single", "reduce": "sum"}}},
             TaskError,
             "leave `reduce` out",
         ),
-        (tasks(reduce="sum", window=[2, 9]), ModelError, r"window: \[2, 9\] leaves the profile, which has 5 positions"),
-        (tasks(reduce="median"), ConfigError, "Allowed: mean, sum, max, logsumexp"),
-        (tasks(window=[0, 3]), ConfigError, "window belongs to a profile"),
-        (tasks(reduce="sum", window=[3, 3]), ConfigError, r"write \[start, end\)"),
+        (
+            profile_tasks(reduce="sum", window=[2, 9]),
+            ModelError,
+            r"window: \[2, 9\] leaves the profile, which has 5 positions",
+        ),
+        (profile_tasks(reduce="median"), ConfigError, "Allowed: mean, sum, max, logsumexp"),
+        (profile_tasks(window=[0, 3]), ConfigError, "window belongs to a profile"),
+        (profile_tasks(reduce="sum", window=[3, 3]), ConfigError, r"write \[start, end\)"),
     ],
 )
 def test_a_wrong_reduction_is_an_error_before_any_long_work(folder, changes, error, said):
@@ -599,4 +438,4 @@ def test_a_wrong_reduction_is_an_error_before_any_long_work(folder, changes, err
 def test_a_profile_that_the_schema_does_not_describe_is_an_error(folder):
     profile(folder, '{"single": y[:, 0], "profile": y[:, :, None, None] * steps}')
     with pytest.raises(ModelError, match=r"needed is \(batch, positions, tracks\) or \(batch, tracks, positions\)"):
-        check(load_config(write_project(folder, tasks(reduce="sum"))), device="cpu")
+        check(load_config(write_project(folder, profile_tasks(reduce="sum"))), device="cpu")

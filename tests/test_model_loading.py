@@ -18,7 +18,7 @@ from kipoi_deepmr.config import Config, parse_config
 from kipoi_deepmr.errors import ConfigError, ModelError
 from kipoi_deepmr.model import load_model
 from kipoi_deepmr.model.function import PredictFunction
-from tests.kipoi_models import CONVOLUTION, write_model
+from tests.kipoi_models import CONVOLUTION, DATALOADER_YAML, write_model
 
 LENGTH = 60
 CUSTOM = """\
@@ -64,17 +64,6 @@ class Loader(Dataset):
     def __getitem__(self, index):
         return {{"inputs": np.full((4, 60), self.offset, "float32"), "metadata": {{}}}}
 '''
-DATALOADER_YAML = """\
-type: Dataset
-defined_as: dataloader.Loader
-args:
-  intervals_file: {doc: a}
-  fasta_file: {doc: b}
-  offset: {doc: c, optional: true}
-info: {authors: [{name: me}], doc: d}
-output_schema:
-  inputs: {name: seq, shape: "(4, 60)", doc: DNA}
-"""
 
 
 def edit(folder: Path, *changes: tuple[str, str]) -> Path:

@@ -52,10 +52,10 @@ def test_what_a_lower_precision_does_is_measured(tmp_path, capsys):
 def test_nothing_to_time_is_an_error(tmp_path):
     path = write_project(tmp_path, {"sequences": {"max_n_fraction": 0.5}})
     with prepare(load_config(path), device="cpu") as job:
-        windows = [(chrom, int(start)) for chrom, start in zip(job.windows.chrom, job.windows.start, strict=True)]
+        windows = list(job.sequences.windows.rows())
     records = (tmp_path / "genome.fa").read_text().split(">")[1:]
     contigs = {name: list(bases.replace("\n", "")) for name, _, bases in (one.partition("\n") for one in records)}
-    for chrom, start in windows:
+    for chrom, start, _, _ in windows:
         contigs[chrom][start + 20 : start + 28] = "N" * 8
     (tmp_path / "genome.fa").write_text("".join(f">{name}\n{''.join(bases)}\n" for name, bases in contigs.items()))
     with pytest.raises(SequenceError, match="nothing to time"):

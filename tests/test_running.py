@@ -35,7 +35,7 @@ from kipoi_deepmr.errors import (
     TaskError,
 )
 from kipoi_deepmr.estimate.again import re_estimate
-from kipoi_deepmr.predict.check import CheckReport, check
+from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.running import run
 from tests.kipoi_models import CONVOLUTION, plain_loop, write_model, write_peaks, write_project
 
@@ -740,44 +740,6 @@ def test_a_store_is_found_from_within_and_through_a_link(finished, monkeypatch, 
     assert sorted(p.name for p in store.parent.iterdir() if "zarr" in p.name) == ["out.zarr"]
 
 
-def test_check_says_what_a_run_will_do_and_leaves_no_files(config, folder):
-    before = set(folder.rglob("*"))
-    report = check(load_config(config), device="cpu")
-    assert isinstance(report, CheckReport)
-    assert set(folder.rglob("*")) - before <= {folder / "genome.fa.fai"}
-    assert report.sequences == 4
-    assert report.positions == 8
-    assert report.mutants == 4 * 8 * 3
-    assert report.draws == 4
-    assert report.engine in {"delta", "full"}
-    assert len(report.dropout) == 2
-    assert report.exposures["B"] == {
-        "task": "TF2",
-        "index": 2,
-        "sequences": 2,
-        "peaks": f"2 intervals in {folder / 'peaks/B.bed.gz'}",
-    }
-    assert report.milliseconds > 0
-    tree = go(config, folder / "out.zarr")
-    assert report.store_bytes == sum(tree["effects"][name].nbytes for name in terms.EFFECTS)
-
-
-@pytest.mark.parametrize("everywhere", [True, False])
-def test_check_of_windows_without_a_known_base(folder, everywhere):
-    folder.mkdir()
-    config = write_project(folder, {"mutagenesis": {"positions": [30, 33]}})
-    contigs = genome_of(folder)
-    for chrom, centre in [("chr1", 120), ("chr1", 515), ("chr2", 305), ("chr2", 610)][: 4 if everywhere else 1]:
-        contigs[chrom] = contigs[chrom][:centre] + "NNN" + contigs[chrom][centre + 3 :]
-    (folder / "genome.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in contigs.items()))
-    report = check(load_config(config), device="cpu")
-    assert report.mutants == (0 if everywhere else 27)
-    assert any("nothing to mutate" in note for note in report.notes) == everywhere
-    tree = go(config, folder / "out.zarr")
-    assert tree["effects"]["completed"].all()
-    assert np.isnan(tree["global"]["estimate"]).all() == everywhere
-
-
 def spoiled(folder, kind):
     """Return changes of the configuration, or spoil a file, and say what the error has to name."""
     peaks, genome = folder / "peaks/A.bed", folder / "genome.fa"
@@ -857,15 +819,6 @@ def test_bad_input_is_explained_and_nothing_is_written(config, folder, kind, mon
         for word in said:
             assert word in str(caught.value)
     assert not [p for p in folder.iterdir() if "zarr" in p.name]
-
-
-@pytest.mark.parametrize(
-    "option",
-    [{"batch_size": 0}, {"device": "cuda:99"}, {"device": "nonsense"}, {"device": "meta"}, {"num_workers": -1}],
-)
-def test_options_that_cannot_be_are_explained(config, option):
-    with pytest.raises(ConfigError, match=r"batch size 0|-1 workers|is not there \(available: cpu"):
-        run(load_config(config), config.parent / "out.zarr", progress=False, **option)
 
 
 def test_the_public_names_are_the_pipeline(done):

@@ -34,9 +34,6 @@ def make_windows(starts: list[int], chrom: str = "chr1", strands: str | None = N
         start=start,
         end=start + length,
         strand=np.array(list(strands or "+" * len(starts))),
-        bound=np.ones((1, len(starts)), np.bool_),
-        exposures=("A",),
-        report=(),
     )
 
 
@@ -54,8 +51,7 @@ def fasta(tmp_path: Path) -> Path:
 
 def one_hot(genome: Genome, windows: Windows, alphabet: str = "ACGT") -> npt.NDArray[np.float64]:
     """Encode windows without Kipoi: shape (S, L, 4); 0.25 at N."""
-    columns = zip(windows.chrom, windows.start, windows.end, windows.strand, strict=True)
-    letters = np.stack([BASES[genome.codes(*column)] for column in columns])
+    letters = np.stack([BASES[genome.codes(*window)] for window in windows.rows()])
     encoded = (letters[..., None] == np.array(list(alphabet))).astype(float)
     encoded[letters == "N"] = 0.25
     return encoded
@@ -75,7 +71,7 @@ def test_one_hot_of_any_layout(
     inputs = WindowInputs(SeqIntervalDl, {"fasta_file": fasta, **args}, windows, batch_size=3)
     rows = [2, 0, 3, 3]
     with Genome(fasta) as genome:
-        expected = one_hot(genome, windows.subset(rows), alphabet)
+        expected = one_hot(genome, windows.take(rows), alphabet)
     if dummy_axis is not None:
         expected = expected[..., None]
     loaded = inputs.load(rows)
@@ -135,15 +131,12 @@ def test_names_with_and_without_chr(tmp_path: Path) -> None:
     fasta.write_text(f">KI270711.1\n{'ACGT' * 9}\n>chr1\n{'GATTACA' * 9}\n")
     one, other = make_windows([5], chrom="KI270711.1"), make_windows([7])
     both = Windows(
-        *(np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("chrom", "start", "end", "strand")),
-        np.ones((1, 2), np.bool_),
-        ("A",),
-        (),
+        *(np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("chrom", "start", "end", "strand"))
     )
     inputs = WindowInputs(SeqIntervalDl, {"fasta_file": fasta}, both)
     with Genome(fasta) as genome:
         for rows in ([0, 1], [1, 0], [0], [1]):
-            assert np.array_equal(inputs.load(rows), one_hot(genome, both.subset(rows)))
+            assert np.array_equal(inputs.load(rows), one_hot(genome, both.take(rows)))
 
 
 @pytest.mark.parametrize("length", [11, 12])
@@ -349,9 +342,6 @@ def test_low_level_errors_name_the_dataloader(fasta: Path, window: Windows, mess
         *(np.concatenate([getattr(one, name) for one in (make_windows([5]), window)]) for name in ("chrom", "start")),
         np.concatenate([[5 + LENGTH], window.end]),
         np.array(["+", "+"]),
-        np.ones((1, 2), np.bool_),
-        ("A",),
-        (),
     )
     with pytest.raises(
         SequenceError, match=rf"The dataloader SeqIntervalDl\(fasta_file=.*failed: .*{message}"

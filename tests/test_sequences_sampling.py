@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kipoi_deepmr.errors import SequenceError
-from kipoi_deepmr.sequences import Genome, Windows, select_windows
+from kipoi_deepmr.sequences import Genome, Sequences, Windows, sample_sequences
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "hg38_chr22_32000000_32300000.fa"
 LENGTH = 20
@@ -44,61 +44,50 @@ def genome(tmp_path: Path) -> Iterator[Genome]:
         yield genome
 
 
-def chosen(windows: Windows, exposure: int = 0) -> set[str]:
-    return set(windows.name[windows.bound[exposure]].tolist())
+def chosen(sampled: Sequences, exposure: int = 0) -> set[str]:
+    return set(sampled.take(sampled.bound[exposure]).names)
 
 
-def counts(windows: Windows, exposure: int = 0) -> dict[str, int]:
-    report = dataclasses.asdict(windows.report[exposure])
+def counts(sampled: Sequences, exposure: int = 0) -> dict[str, int]:
+    report = dataclasses.asdict(sampled.report[exposure])
     return {name: count for name, count in report.items() if isinstance(count, int) and count}
 
 
 def test_fields_of_the_windows(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", [*centred([500, 100]), *centred([50], "chr2")])
-    windows = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=None)
-    assert windows.name.tolist() == ["chr2:40-60(+)", "chr1:90-110(+)", "chr1:490-510(+)"]
-    assert windows.chrom.tolist() == ["chr2", "chr1", "chr1"]
-    assert windows.start.dtype == windows.end.dtype == np.int64
-    assert windows.bound.dtype == np.bool_ and windows.bound.tolist() == [[True, True, True]]
-    assert windows.exposures == ("A",)
-    assert len(windows) == 3
-    assert counts(windows) == {"read": 3, "usable": 3, "selected": 3, "requested": 3}
-    assert windows.report[0].source == bed
-    assert windows.report[0].warnings == []
+    sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=None)
+    assert list(sampled.names) == ["chr2:40-60(+)", "chr1:90-110(+)", "chr1:490-510(+)"]
+    assert sampled.windows.chrom.tolist() == ["chr2", "chr1", "chr1"]
+    assert sampled.windows.start.dtype == sampled.windows.end.dtype == np.int64
+    assert sampled.bound.dtype == np.bool_ and sampled.bound.tolist() == [[True, True, True]]
+    assert sampled.exposures == ("A",)
+    assert len(sampled) == 3
+    assert counts(sampled) == {"read": 3, "usable": 3, "selected": 3, "requested": 3}
+    assert sampled.report[0].source == bed
+    assert sampled.report[0].warnings == []
 
 
 def test_odd_length_and_summit(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", [("chr1", 100, 200, "p", 1, ".", 1.0, 2.0, 3.0, 7)])
-    windows = select_windows({"A": bed}, genome, length=21, per_exposure=None)
-    assert windows.name.tolist() == ["chr1:97-118(+)"]
-
-
-def test_subset_keeps_order_and_report(genome: Genome, tmp_path: Path) -> None:
-    bed = write_bed(tmp_path, "peaks", centred([100, 200, 300]))
-    windows = select_windows({"A": bed, "B": bed}, genome, length=LENGTH, per_exposure=2)
-    part = windows.subset([1, 0, 1])
-    assert part.name.tolist() == windows.name[[1, 0, 1]].tolist()
-    assert part.bound.shape == (2, 3)
-    assert part.report == windows.report
-    assert len(windows.subset([])) == 0
-    assert windows.subset(np.array([False, True])).name.tolist() == windows.name[1:].tolist()
+    sampled = sample_sequences({"A": bed}, genome, length=21, per_exposure=None)
+    assert list(sampled.names) == ["chr1:97-118(+)"]
 
 
 @pytest.mark.parametrize("use_strand", [False, True])
 def test_strand(genome: Genome, tmp_path: Path, use_strand: bool) -> None:
     rows = [("chr1", 95, 105, "a", 0, strand) for strand in "+-."]
-    windows = select_windows(
+    sampled = sample_sequences(
         {"A": write_bed(tmp_path, "peaks", rows)}, genome, length=LENGTH, per_exposure=None, use_strand=use_strand
     )
-    assert windows.strand.tolist() == (["+", "-"] if use_strand else ["+"])
-    assert windows.report[0].duplicate == (1 if use_strand else 2)
+    assert sampled.windows.strand.tolist() == (["+", "-"] if use_strand else ["+"])
+    assert sampled.report[0].duplicate == (1 if use_strand else 2)
 
 
 def test_edges_of_a_contig(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", centred([9, 10, 1990, 1991]))
-    windows = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=None)
-    assert windows.name.tolist() == ["chr1:0-20(+)", "chr1:1980-2000(+)"]
-    assert counts(windows) == {"read": 4, "off_contig": 2, "usable": 2, "selected": 2, "requested": 2}
+    sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=None)
+    assert list(sampled.names) == ["chr1:0-20(+)", "chr1:1980-2000(+)"]
+    assert counts(sampled) == {"read": 4, "off_contig": 2, "usable": 2, "selected": 2, "requested": 2}
 
 
 def test_counts_add_up(tmp_path: Path) -> None:
@@ -106,8 +95,8 @@ def test_counts_add_up(tmp_path: Path) -> None:
     rows = [*centred([100, 100, 200, 5, 550]), *centred([100], "chrUn"), *centred([100], "chr2")]
     bed = write_bed(tmp_path, "peaks", rows)
     with Genome(write_fasta(tmp_path, {"chr1": text, "chr2": random_bases(300)})) as genome:
-        every = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=5)
-        first = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=5, chromosomes=["chr1"])
+        every = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=5)
+        first = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=5, chromosomes=["chr1"])
     shared = {"read": 7, "off_contig": 1, "duplicate": 1, "many_n": 1, "requested": 5}
     assert counts(every) == {**shared, "missing_contig": 1, "usable": 3, "selected": 3}
     assert counts(first) == {**shared, "other_chromosome": 2, "usable": 2, "selected": 2}
@@ -125,9 +114,9 @@ def test_unknown_bases(tmp_path: Path, limit: float, expected: int) -> None:
     text[290:310] = "n" * 20
     bed = write_bed(tmp_path, "peaks", centred([50, 100, 200, 300]))
     with Genome(write_fasta(tmp_path, {"chr1": "".join(text)})) as genome:
-        windows = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=None, max_n_fraction=limit)
-    assert len(windows) == expected
-    assert windows.report[0].many_n == 4 - expected
+        sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=None, max_n_fraction=limit)
+    assert len(sampled) == expected
+    assert sampled.report[0].many_n == 4 - expected
 
 
 def test_unknown_bases_are_inspected_lazily(genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +124,7 @@ def test_unknown_bases_are_inspected_lazily(genome: Genome, tmp_path: Path, monk
     codes = Genome.codes
     monkeypatch.setattr(Genome, "codes", lambda *args: inspected.append(1) or codes(*args))
     bed = write_bed(tmp_path, "peaks", centred(range(20, 1900)))
-    select_windows({"A": bed}, genome, length=LENGTH, per_exposure=7)
+    sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=7)
     assert len(inspected) == 7
 
 
@@ -144,35 +133,35 @@ def test_shared_file_is_read_once(genome: Genome, tmp_path: Path, monkeypatch: p
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or original(path))
     bed = write_bed(tmp_path, "peaks", centred(range(100, 400, 10)))
-    windows = select_windows(dict.fromkeys("ABC", bed), genome, length=LENGTH, per_exposure=4)
+    sampled = sample_sequences(dict.fromkeys("ABC", bed), genome, length=LENGTH, per_exposure=4)
     assert len(read) == 1
-    assert windows.bound.shape == (3, 4) and windows.bound.all()
+    assert sampled.bound.shape == (3, 4) and sampled.bound.all()
 
 
 def test_shared_regions_are_sampled_together(genome: Genome, tmp_path: Path) -> None:
     shared = centred(range(100, 1000, 10))
     peaks = {name: write_bed(tmp_path, name, shared) for name in "AB"}
-    windows = select_windows(peaks, genome, length=LENGTH, per_exposure=10)
-    assert len(windows) == 10 and windows.bound.all()
+    sampled = sample_sequences(peaks, genome, length=LENGTH, per_exposure=10)
+    assert len(sampled) == 10 and sampled.bound.all()
 
 
 def test_seed_changes_the_sample(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", centred(range(100, 1900)))
     samples = [
-        chosen(select_windows({"A": bed}, genome, length=LENGTH, per_exposure=20, seed=seed)) for seed in (1, 1, 2)
+        chosen(sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=20, seed=seed)) for seed in (1, 1, 2)
     ]
     assert samples[0] == samples[1] != samples[2]
 
 
 def test_sample_is_the_same_on_every_machine(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", centred(range(100, 1900, 100)))
-    windows = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=3, seed=1)
+    sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=3, seed=1)
     priority = {
         center: hashlib.blake2b(f"1\tchr1\t{center - 10}\t{center + 10}\t+".encode(), digest_size=8).digest()
         for center in range(100, 1900, 100)
     }
-    assert (windows.start + 10).tolist() == sorted(sorted(priority, key=lambda center: priority[center])[:3])
-    assert windows.start.tolist() == [190, 490, 1490]
+    assert (sampled.windows.start + 10).tolist() == sorted(sorted(priority, key=lambda center: priority[center])[:3])
+    assert sampled.windows.start.tolist() == [190, 490, 1490]
 
 
 def test_sampling_is_uniform(genome: Genome, tmp_path: Path) -> None:
@@ -180,8 +169,8 @@ def test_sampling_is_uniform(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", centred(centers))
     hits = np.zeros(10)
     for seed in range(400):
-        windows = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=3, seed=seed)
-        hits[(windows.start + 10) // 100 - 1] += 1
+        sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=3, seed=seed)
+        hits[(sampled.windows.start + 10) // 100 - 1] += 1
     expected = 400 * 3 / 10
     # Drawing 3 of 10 without replacement gives (10 - 3) / (10 - 1) of a chi-square of 9 degrees of freedom (99.9%: 27.9).
     assert ((hits - expected) ** 2 / expected).sum() < 27.9 * 7 / 9
@@ -199,16 +188,16 @@ def test_order_does_not_matter(centers: list[list[int]], per_exposure: int, seed
     with tempfile.TemporaryDirectory() as name, Genome(write_fasta(Path(name), {"chr1": random_bases(500)})) as genome:
         folder = Path(name)
 
-        def sample(peaks: dict[str, Path]) -> Windows:
-            return select_windows(
+        def sample(peaks: dict[str, Path]) -> Sequences:
+            return sample_sequences(
                 peaks, genome, length=LENGTH, per_exposure=per_exposure, seed=seed, merge_distance=merge
             )
 
         one = sample({str(row): write_bed(folder, f"a{row}", centred(centers[row])) for row in range(len(centers))})
         other = sample({str(row): write_bed(folder, f"b{row}", centred(shuffled[row])) for row in order})
-        assert one.name.tolist() == other.name.tolist()
+        assert one.names == other.names
         assert np.array_equal(one.bound[list(order)], other.bound)
-        assert sorted(one.name.tolist()) == sorted(set(one.name.tolist()))
+        assert sorted(one.names) == sorted(set(one.names))
         assert one.bound.any(axis=0).all()
         assert (one.bound.sum(axis=1) <= per_exposure).all()
         for row, report in enumerate(one.report):
@@ -220,7 +209,7 @@ def test_order_does_not_matter(centers: list[list[int]], per_exposure: int, seed
             alone = [sample({"x": folder / f"a{row}.bed"}) for row in range(len(centers))]
             assert [chosen(one, row) for row in range(len(centers))] == [chosen(single) for single in alone]
         else:
-            assert (np.diff(one.start) > merge).all()
+            assert (np.diff(one.windows.start) > merge).all()
 
 
 def test_merging_replaces_neighbours_across_exposures(genome: Genome, tmp_path: Path) -> None:
@@ -228,24 +217,24 @@ def test_merging_replaces_neighbours_across_exposures(genome: Genome, tmp_path: 
         "A": write_bed(tmp_path, "A", centred(range(100, 1900, 100))),
         "B": write_bed(tmp_path, "B", centred(range(110, 1910, 100))),
     }
-    apart = select_windows(peaks, genome, length=LENGTH, per_exposure=None, merge_distance=9)
-    merged = select_windows(peaks, genome, length=LENGTH, per_exposure=None, merge_distance=10)
+    apart = sample_sequences(peaks, genome, length=LENGTH, per_exposure=None, merge_distance=9)
+    merged = sample_sequences(peaks, genome, length=LENGTH, per_exposure=None, merge_distance=10)
     assert len(apart) == 36 and apart.bound.sum() == 36
     assert len(merged) == 18 and merged.bound.all()
-    assert 0 < (merged.start % 100 == 90).sum() < 18
+    assert 0 < (merged.windows.start % 100 == 90).sum() < 18
 
 
 def test_merging_within_an_exposure_counts_duplicates(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "A", [*centred([100, 103, 500]), *centred([103], "chr2")])
-    windows = select_windows({"A": bed}, genome, length=LENGTH, per_exposure=None, merge_distance=5)
-    assert len(windows) == 3
-    assert counts(windows) == {"read": 4, "duplicate": 1, "usable": 3, "selected": 3, "requested": 3}
+    sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=None, merge_distance=5)
+    assert len(sampled) == 3
+    assert counts(sampled) == {"read": 4, "duplicate": 1, "usable": 3, "selected": 3, "requested": 3}
 
 
 def test_merging_keeps_strands_and_contigs_apart(tmp_path: Path) -> None:
     rows = [("a", 485, 495, ".", 0, "+"), ("b", 5, 15, ".", 0, "+"), ("b", 5, 15, ".", 0, "-")]
     with Genome(write_fasta(tmp_path, {"a": random_bases(500), "b": random_bases(500)})) as genome:
-        windows = select_windows(
+        sampled = sample_sequences(
             {"A": write_bed(tmp_path, "A", rows)},
             genome,
             length=LENGTH,
@@ -253,7 +242,7 @@ def test_merging_keeps_strands_and_contigs_apart(tmp_path: Path) -> None:
             merge_distance=100,
             use_strand=True,
         )
-    assert windows.name.tolist() == ["a:480-500(+)", "b:0-20(+)", "b:0-20(-)"]
+    assert list(sampled.names) == ["a:480-500(+)", "b:0-20(+)", "b:0-20(-)"]
 
 
 def by_start(windows: Windows) -> npt.NDArray[np.float64]:
@@ -268,19 +257,18 @@ def test_min_prediction(genome: Genome, tmp_path: Path, monkeypatch: pytest.Monk
 
     def predict(windows: Windows) -> npt.NDArray[np.float64]:
         sizes.append(len(windows))
-        assert windows.exposures == ("A", "B") and windows.bound.all()
         return by_start(windows)
 
     monkeypatch.setattr("kipoi_deepmr.sequences.sampling._CHUNK", chunk)
     bed = write_bed(tmp_path, "peaks", centred(range(100, 1900, 10)))
-    windows = select_windows(
+    sampled = sample_sequences(
         {"A": bed, "B": bed}, genome, length=LENGTH, per_exposure=12, predict=predict, min_prediction=0.5
     )
-    assert windows.bound.sum(axis=1).tolist() == [12, 12]
-    assert (by_start(windows)[windows.bound] == 1).all()
+    assert sampled.bound.sum(axis=1).tolist() == [12, 12]
+    assert (by_start(sampled.windows)[sampled.bound] == 1).all()
     assert max(sizes) == chunk and sum(sizes) < 180
-    below = [report.below_min_prediction for report in windows.report]
-    assert counts(windows) == {
+    below = [report.below_min_prediction for report in sampled.report]
+    assert counts(sampled) == {
         "read": 180, "usable": 180 - below[0], "selected": 12, "requested": 12, "below_min_prediction": below[0]
     }  # fmt: skip
     assert below == [20, 14]
@@ -288,7 +276,7 @@ def test_min_prediction(genome: Genome, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_min_prediction_only_binds_listed_exposures(genome: Genome, tmp_path: Path) -> None:
     peaks = {"A": write_bed(tmp_path, "A", centred([100, 200])), "B": write_bed(tmp_path, "B", centred([200, 300]))}
-    windows = select_windows(
+    sampled = sample_sequences(
         peaks,
         genome,
         length=LENGTH,
@@ -296,7 +284,7 @@ def test_min_prediction_only_binds_listed_exposures(genome: Genome, tmp_path: Pa
         predict=lambda windows: np.ones((2, len(windows))),
         min_prediction=1.0,
     )
-    assert windows.bound.tolist() == [[True, True, False], [False, True, True]]
+    assert sampled.bound.tolist() == [[True, True, False], [False, True, True]]
 
 
 def test_min_prediction_of_merged_windows(genome: Genome, tmp_path: Path) -> None:
@@ -308,7 +296,7 @@ def test_min_prediction_of_merged_windows(genome: Genome, tmp_path: Path) -> Non
     def predict(windows: Windows) -> npt.NDArray[np.float64]:
         return np.stack([np.ones(len(windows)), windows.start % 100 == 0])
 
-    windows = select_windows(
+    sampled = sample_sequences(
         peaks,
         genome,
         length=LENGTH,
@@ -317,18 +305,18 @@ def test_min_prediction_of_merged_windows(genome: Genome, tmp_path: Path) -> Non
         predict=predict,
         min_prediction=0.5,
     )
-    at_b = windows.start % 100 == 0
-    assert 0 < at_b.sum() < 18 and len(windows) == 18
-    assert windows.bound[0].all()
-    assert np.array_equal(windows.bound[1], at_b)
-    assert windows.report[1].below_min_prediction == (~at_b).sum()
+    at_b = sampled.windows.start % 100 == 0
+    assert 0 < at_b.sum() < 18 and len(sampled) == 18
+    assert sampled.bound[0].all()
+    assert np.array_equal(sampled.bound[1], at_b)
+    assert sampled.report[1].below_min_prediction == (~at_b).sum()
 
 
 @pytest.mark.parametrize("values", [np.ones((1, 3)), np.full((2, 3), np.nan)])
 def test_bad_predictions(genome: Genome, tmp_path: Path, values: npt.NDArray[np.float64]) -> None:
     bed = write_bed(tmp_path, "peaks", centred([100, 200, 300]))
     with pytest.raises(SequenceError, match=r"\(2, 3\) \(exposures, windows\) without NaN"):
-        select_windows(
+        sample_sequences(
             {"A": bed, "B": bed},
             genome,
             length=LENGTH,
@@ -350,15 +338,15 @@ def test_no_common_contig(tmp_path: Path, names: list[str], contigs: list[str], 
     bed = write_bed(tmp_path, "peaks", [(name, 100, 200) for name in names])
     fasta = write_fasta(tmp_path, {name: random_bases(500) for name in contigs})
     with Genome(fasta) as genome, pytest.raises(SequenceError) as caught:
-        select_windows({"A": bed}, genome, length=LENGTH, per_exposure=None)
+        sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=None)
     assert all(message in str(caught.value) for message in [str(bed), str(fasta), *messages])
 
 
 def test_many_missing_contigs_are_a_warning(genome: Genome, tmp_path: Path) -> None:
     rows = [*centred([100]), *centred([100, 200], "chrUn")]
-    windows = select_windows({"A": write_bed(tmp_path, "A", rows)}, genome, length=LENGTH, per_exposure=None)
-    assert len(windows.report[0].warnings) == 1
-    assert "2 of 3 intervals" in windows.report[0].warnings[0]
+    sampled = sample_sequences({"A": write_bed(tmp_path, "A", rows)}, genome, length=LENGTH, per_exposure=None)
+    assert len(sampled.report[0].warnings) == 1
+    assert "2 of 3 intervals" in sampled.report[0].warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -375,19 +363,19 @@ def test_many_missing_contigs_are_a_warning(genome: Genome, tmp_path: Path) -> N
 def test_bad_chromosomes(genome: Genome, tmp_path: Path, chromosomes: Sequence[str], message: str) -> None:
     bed = write_bed(tmp_path, "peaks", centred([100]))
     with pytest.raises(SequenceError, match=message):
-        select_windows({"A": bed}, genome, length=LENGTH, per_exposure=1, chromosomes=chromosomes)
+        sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=1, chromosomes=chromosomes)
 
 
 def test_no_usable_window_gives_the_counts(genome: Genome, tmp_path: Path) -> None:
     peaks = {"A": write_bed(tmp_path, "A", centred([100])), "B": write_bed(tmp_path, "B", centred([5, 1999]))}
     with pytest.raises(SequenceError, match=r"left for B: 2 intervals in .*B.bed, of which 2 too close to the end"):
-        select_windows(peaks, genome, length=LENGTH, per_exposure=1)
+        sample_sequences(peaks, genome, length=LENGTH, per_exposure=1)
 
 
 def test_no_usable_window_on_the_chromosomes(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", centred([100]))
     with pytest.raises(SequenceError, match=r"A: .* 1 on other chromosomes; B: .*; and 2 more exposures"):
-        select_windows(dict.fromkeys("ABCDEFG", bed), genome, length=LENGTH, per_exposure=1, chromosomes=["chr2"])
+        sample_sequences(dict.fromkeys("ABCDEFG", bed), genome, length=LENGTH, per_exposure=1, chromosomes=["chr2"])
 
 
 @pytest.mark.parametrize(
@@ -406,7 +394,7 @@ def test_bad_arguments(genome: Genome, tmp_path: Path, change: dict[str, object]
     bed = write_bed(tmp_path, "peaks", centred([100]))
     arguments = {"peaks": {"A": bed}, "genome": genome, "length": LENGTH, "per_exposure": 1, **change}
     with pytest.raises(SequenceError, match=message):
-        select_windows(**arguments)
+        sample_sequences(**arguments)
 
 
 def test_real_genome(tmp_path: Path) -> None:
@@ -416,10 +404,10 @@ def test_real_genome(tmp_path: Path) -> None:
     fasta.write_bytes(DATA.read_bytes())
     rows = [("chr22", start, start + 300) for start in range(0, 299_700, 1_000)]
     with Genome(fasta) as genome:
-        windows = select_windows({"A": write_bed(tmp_path, "A", rows)}, genome, length=1000, per_exposure=25)
-        assert len(windows) == 25
+        sampled = sample_sequences({"A": write_bed(tmp_path, "A", rows)}, genome, length=1000, per_exposure=25)
+        assert len(sampled) == 25
         assert all(
             (genome.codes("chr22", start, end) >= 0).all()
-            for start, end in zip(windows.start, windows.end, strict=True)
+            for start, end in zip(sampled.windows.start, sampled.windows.end, strict=True)
         )
-    assert windows.report[0].off_contig == 1
+    assert sampled.report[0].off_contig == 1

@@ -104,7 +104,7 @@ def check(
         seconds, timed = engine.time(block, job.positions, _TIMED) if total else (0.0, 1)
         per_mutant = seconds / timed
         tasks = _tasks(job.selection)
-        reports = {report.exposure: report for report in job.windows.report}
+        reports = {report.exposure: report for report in job.sequences.report}
         nothing = [] if total else ["nothing to mutate: no sequence has a known base in mutagenesis.positions"]
         return CheckReport(
             model=f"{job.model.name} ({job.model.source})",
@@ -116,7 +116,7 @@ def check(
                 for name, task in tasks[: len(job.selection.exposures)]
             },
             outcomes=dict(tasks[len(job.selection.exposures) :]),
-            sequences=len(job.windows),
+            sequences=len(job.sequences),
             positions=len(job.positions),
             mutants=total,
             control_sequences=len(control_mutants),

@@ -68,7 +68,7 @@ def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], b
     )
     drawn = None
     if cube.drawn is not None and moments.kept is not None:
-        bound = job.windows.bound[:, indices]
+        bound = job.sequences.bound[:, indices]
         drawn = estimate_block(moments.kept, bound, cube.drawn, job.config.effects.standard_error)
     cube.write(
         indices[0],

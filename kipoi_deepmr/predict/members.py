@@ -1,278 +1,120 @@
-"""The networks whose draws give the errors: that of the model under MC-dropout, or the members of an ensemble."""
+"""What gives the draws: the model, the networks inside it, or the models that an ensemble names, and their columns."""
 
-import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import nn
 
 from kipoi_deepmr.config import Config
-from kipoi_deepmr.errors import DropoutError, ModelError
-from kipoi_deepmr.model import (
-    Disagreement,
-    InputBatch,
-    KipoiModel,
-    Layout,
-    PredictFunction,
-    SequenceNetwork,
-    check_agreement,
-    find_layout,
-    lent,
-    other_inputs,
-    sequence_dtype,
-    to_batch,
-    weights_digest,
-)
-from kipoi_deepmr.predict.sources import Source, errors_named
-from kipoi_deepmr.uncertainty import DropoutSite, explain_no_dropout, find_dropouts
-
-logger = logging.getLogger(__name__)
-
-_ROUGH = 20
+from kipoi_deepmr.errors import DeepMRError, ModelError, TaskError
+from kipoi_deepmr.model import KipoiModel, Outputs, Selection, load_model
 
 
 @dataclass(frozen=True)
 class Member:
-    """A network that gives draws, on the device and in eval mode.
+    """One network whose predictions are draws, as it is found: that of a Kipoi model, or one inside it.
 
     Attributes
     ----------
     name : str
         What to call it.
-    network : SequenceNetwork
-        The network; all members are called with the inputs of the model that the configuration names.
+    model : KipoiModel
+        The Kipoi model.
+    module : torch.nn.Module
+        The network.
     columns : tuple of int
-        Columns of the network's output that are exposures and outcomes, in their order.
-    sites : tuple of DropoutSite
-        The dropouts that run in it; empty for a member that is a draw as it is.
-    digest : str
-        sha256 of its weights.
+        Columns of `outputs` that are exposures and outcomes, in their order.
+    outputs : Outputs
+        How its output becomes (batch, columns).
     """
 
     name: str
-    network: SequenceNetwork
+    model: KipoiModel
+    module: nn.Module
     columns: tuple[int, ...]
-    sites: tuple[DropoutSite, ...]
-    digest: str
+    outputs: Outputs
 
 
-@contextmanager
-def lent_members(
-    sources: Sequence[Source],
-    main: KipoiModel,
-    read: Callable[[KipoiModel], Any],
-    codes: NDArray[np.int8],
-    device: torch.device,
-    *,
-    draws: int,
-    wanted: str | int | None = None,
-) -> Iterator[tuple[tuple[Member, ...], torch.dtype]]:
-    """Put networks on the device, checked against their models; at the end they are given back.
-
-    Parameters
-    ----------
-    sources
-        What gives the draws.
-    main
-        The model whose dataloader makes the inputs of the run.
-    read
-        Reads the inputs of some windows through a model's own dataloader.
-    codes
-        Bases of these windows, shape (sequence, length), int8.
-    device
-        Where to put them.
-    draws
-        Thinned networks of each; 1 takes it as it is.
-    wanted
-        Which input is mutated, where several hold the sequence.
-
-    Yields
-    ------
-    tuple of Member
-        The networks.
-    torch.dtype
-        Type of the sequences on the device.
+def find_members(config: Config, model: KipoiModel, selection: Selection) -> list[Member]:
+    """Return what gives the draws: the model itself, the networks inside it, or the models that the ensemble names.
 
     Raises
     ------
     ModelError
-        If a network does not predict what its model predicts, or cannot be called with the inputs of `main`.
-    DropoutError
-        If draws are asked for and a network has no dropout.
+        If a member cannot be loaded or reads sequences of another length, or the model has no members inside.
+    TaskError
+        If a member lacks a task.
     """
-    # Kipoi may have put a network on the GPU, where its predict_on_batch sends the inputs: all are asked before any moves.
-    given = _read(main, read, codes, wanted)
-    readings: dict[int, _Reading] = {id(main): given}
-    for source in sources:
-        with _errors_of(source, main):
-            if id(source.model) not in readings:
-                readings[id(source.model)] = _read(source.model, read, codes, wanted)
-            _check_same_inputs(source, readings[id(source.model)], main, given)
-            readings[id(source.model)].predict(source)
-    dtype = sequence_dtype(sources[0].module, given.layout)
-    batch, keys = to_batch(given.inputs, given.layout, device, dtype)
-    with ExitStack() as stack:
-        networks: list[SequenceNetwork] = []
-        for source in sources:
-            stack.enter_context(lent(source.module, device))
-            with _errors_of(source, main):
-                networks.append(_network(source, readings[id(source.model)], given.layout, keys))
-        for model in {id(source.model): source.model for source in sources}.values():
-            numbers = [number for number, source in enumerate(sources) if source.model is model]
-            with _errors_of(sources[numbers[0]], main):
-                agreeing = _agreeing(sources[numbers[0]], [networks[n] for n in numbers], batch, readings[id(model)])
-            for number, network in zip(numbers, agreeing, strict=True):
-                networks[number] = network
-        members = []
-        for source, network in zip(sources, networks, strict=True):
-            sites = _sites(source, network, batch, len(sources) > 1) if draws > 1 else ()
-            members.append(Member(source.name, network, source.columns, sites, weights_digest(network.module)))
-        yield tuple(members), dtype
+    uncertainty, indices = config.uncertainty, selection.indices
+    if uncertainty.method != "ensemble":
+        return [_member(model.name, model, model.module, indices, selection)]
+    if uncertainty.members is None:
+        members = enumerate(model.members(), start=1)
+        return [_member(f"member {number}", model, module, indices, selection) for number, module in members]
+    found = []
+    for member in uncertainty.members:
+        source = member.source or config.model.source
+        same = (member.name, source) == (config.model.name, config.model.source)
+        with errors_named(member.name):
+            loaded = model if same else load_model(member.name, source, config.directory)
+            _check_length(loaded, config, model)
+            own = _indices(loaded, selection)
+            found.append(_member(member.name, loaded, loaded.module, own, selection))
+    return found
 
 
-class _Reading:
-    """What a model reads of some windows, and what it predicts of them."""
-
-    def __init__(self, model: KipoiModel, inputs: Any, layout: Layout) -> None:
-        self.model, self.inputs, self.layout = model, inputs, layout
-        self.predicted: NDArray[np.float64] | None = None
-
-    def predict(self, source: Source) -> NDArray[np.float64]:
-        """Return the predictions, made once.
-
-        Raises
-        ------
-        ModelError
-            If the model has other outputs than its schema describes.
-        """
-        if self.predicted is None:
-            self.predicted = self.again(source)
-            if self.predicted.shape[1] != source.outputs.width:
-                raise _other_outputs(self.model, self.predicted.shape[1])
-        return self.predicted
-
-    def again(self, source: Source) -> NDArray[np.float64]:
-        """Return the predictions, made anew."""
-        return self.model.predict(self.inputs, source.outputs)
-
-    @property
-    def others(self) -> list[Any]:
-        """Names of the inputs beside the sequence."""
-        return other_inputs(self.inputs, self.layout)
-
-    @property
-    def has_text(self) -> bool:
-        """Whether the sequence is text, which no network reads."""
-        return any(layout.text for layout in (self.layout, *self.layout.twins))
-
-
-def _read(
-    model: KipoiModel, read: Callable[[KipoiModel], Any], codes: NDArray[np.int8], wanted: str | int | None
-) -> _Reading:
-    inputs = read(model)
-    return _Reading(model, inputs, find_layout(inputs, codes, wanted))
-
-
-def _errors_of(source: Source, main: KipoiModel) -> AbstractContextManager[None]:
-    return nullcontext() if source.model is main else errors_named(source.name)
-
-
-def _check_same_inputs(source: Source, reading: _Reading, main: KipoiModel, given: _Reading) -> None:
-    own, shared = reading.others, given.others
-    if own != shared:
-        raise ModelError(
-            f"besides the sequence {source.name} takes {_listed(own)}, {main.name} {_listed(shared)}: the members are called "
-            f"with the inputs of {main.name}, leave {source.name} out"
-        )
-
-
-def _network(source: Source, reading: _Reading, given: Layout, keys: Sequence[Any]) -> SequenceNetwork:
-    module = source.model.function(source.module) if reading.has_text else source.module
-    as_dict = isinstance(reading.inputs, dict)
-    return SequenceNetwork(module, reading.layout, tuple(keys), as_dict, given, source.outputs).eval()
-
-
-def _agreeing(
-    source: Source, networks: list[SequenceNetwork], batch: InputBatch, reading: _Reading
-) -> list[SequenceNetwork]:
-    """Return networks that predict what their model predicts, the model's `predict_on_batch` where its network does not."""
-    expected = reading.predict(source)
+@contextmanager
+def errors_named(name: str) -> Iterator[None]:
+    """Let errors say which member of an ensemble they belong to."""
     try:
-        check_agreement(networks[0], batch, expected, networks[1:])
-    except Disagreement as error:
-        if len(networks) > 1:
-            raise
-        if isinstance(networks[0].module, PredictFunction):
-            raise _explained(error, expected, reading.again(source)) from error
-        asked = networks[0].with_module(source.model.function(networks[0].module)).eval()
-        try:
-            check_agreement(asked, batch, expected)
-        except Disagreement as second:
-            raise _explained(second, expected, reading.again(source)) from error
-        logger.warning("%s: every mutant goes through predict_on_batch, which the delta engine cannot follow", error)
-        return [asked]
-    return networks
+        yield
+    except DeepMRError as error:
+        raise type(error)(f"uncertainty.members: {name}: {error}") from error
 
 
-def _explained(error: Disagreement, expected: NDArray[np.float64], again: NDArray[np.float64]) -> ModelError:
-    if not np.allclose(expected, again, rtol=1e-4, atol=1e-4):
-        return ModelError(
-            "the model's predict_on_batch gives other values, asked for the same sequences again: chance is at work in it"
+def _check_length(member: KipoiModel, config: Config, main: KipoiModel) -> None:
+    args, wanted = config.dataloader.args, config.sequences.length
+    length, own = main.length(args, wanted), member.known_length(args, wanted)
+    if own not in (None, length):
+        raise ModelError(
+            f"it reads sequences of {own} bp, {main.name} of {length} bp: the members of an ensemble predict the same windows, "
+            "leave it out"
         )
-    return ModelError(
-        f"{error}. Asked with the dataloader's own inputs it gives the same values each time: it reads something in them that "
-        "is neither the sequence nor a number or text beside it, such as the type of an array"
-    )
 
 
-def _other_outputs(model: KipoiModel, outputs: int) -> ModelError:
-    return ModelError(
-        f"the schema of model {model.name} describes {len(model.targets())} outputs, the network gives {outputs}: "
-        "its model.yaml does not belong to its weights"
-    )
+def _member(name: str, model: KipoiModel, module: nn.Module, indices: Sequence[int], selection: Selection) -> Member:
+    outputs, columns = read_out(model, indices, selection)
+    return Member(name, model, module, columns, outputs)
 
 
-def _sites(source: Source, network: SequenceNetwork, batch: InputBatch, several: bool) -> tuple[DropoutSite, ...]:
-    sites = find_dropouts(network, batch.sequence[:1], [other[:1] for other in batch.others])
-    if not sites and several:
-        raise DropoutError(
-            f"uncertainty.draws asks for thinned networks of each member, but no dropout runs in {source.name}: leave it out, "
-            "or write draws: 1, which takes each member as it is"
-        )
-    if not sites:
-        raise explain_no_dropout(network.module)
-    return sites
+def read_out(model: KipoiModel, indices: Sequence[int], selection: Selection) -> tuple[Outputs, tuple[int, ...]]:
+    """Return how a model's output becomes (batch, columns), and which columns are the exposures and outcomes.
+
+    Parameters
+    ----------
+    model
+        The model of a configuration, or a member of an ensemble.
+    indices
+        Its tasks that are exposures and outcomes, in the order of `selection`.
+    selection
+        What is done to them.
+    """
+    asked = list(zip(indices, selection.reductions, strict=True))
+    outputs = model.outputs((index, reduction) for index, reduction in asked if reduction is not None)
+    return outputs, tuple(outputs.column(*one) for one in asked)
 
 
-def _listed(keys: Sequence[Any]) -> str:
-    return ", ".join(map(repr, keys)) or "nothing"
-
-
-def digest_of(members: Sequence[Member]) -> str:
-    """Return the sha256 of the weights of all members."""
-    digests = [member.digest for member in members]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def cautions(config: Config, model: KipoiModel, members: Sequence[Member]) -> list[str]:
-    """Return what a user should know of an ensemble: few members, equal ones, a model that is not among them."""
-    if config.uncertainty.method != "ensemble":
-        return []
-    said, names = [], [member.name for member in members]
-    if len(members) < _ROUGH:
-        said.append(
-            f"the ensemble has {len(members)} members: an error estimated from so few is itself uncertain by about "
-            f"{100 / np.sqrt(2 * (len(members) - 1)):.0f}%, and all sequences share it"
-        )
-    for number, member in enumerate(members):
-        same = [other.name for other in members[:number] if other.digest == member.digest]
-        if same:
-            said.append(f"the members {same[0]} and {member.name} have the same weights: they count as two draws")
-    if config.uncertainty.members is not None and model.name not in names and config.model.name not in names:
-        said.append(f"{config.model.name} itself is not a member of the ensemble ({', '.join(names)})")
-    return said
+def _indices(model: KipoiModel, selection: Selection) -> tuple[int, ...]:
+    targets = model.targets()
+    places = {(target.label, target.occurrence, target.profile is None): target.index for target in targets}
+    for side, named in (("exposures", selection.exposures), ("outcomes", selection.outcomes)):
+        for key, target in named.items():
+            if (target.label, target.occurrence, target.profile is None) not in places:
+                shown = ", ".join(one.name for one in targets[:6])
+                raise TaskError(
+                    f"it has no output '{target.name}' ({side}.{key}); it has {len(targets)} "
+                    f"({shown}{', ...' if len(targets) > 6 else ''}). The members of an ensemble predict the same tasks: "
+                    "leave it out, or correct the labels in its model.yaml"
+                )
+    return tuple(places[target.label, target.occurrence, target.profile is None] for target in selection.targets)

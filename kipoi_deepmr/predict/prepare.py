@@ -1,13 +1,12 @@
 """Everything of a run that comes before the first mutant: model, tasks, windows, layout, draws, template."""
 
-import hashlib
 import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,9 @@ from kipoi_deepmr.model import (
     to_batch,
 )
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
-from kipoi_deepmr.predict.members import Member, cautions, digest_of, lent_members
-from kipoi_deepmr.predict.sources import find_sources, read_out
-from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
+from kipoi_deepmr.predict.lending import LentMember, cautions, digest_of, lent_members
+from kipoi_deepmr.predict.members import find_members, read_out
+from kipoi_deepmr.sequences import Genome, Sequences, WindowInputs, Windows, sample_sequences
 from kipoi_deepmr.uncertainty import MCDropout
 
 logger = logging.getLogger(__name__)
@@ -54,13 +53,13 @@ class Job:
         The Kipoi model.
     selection : Selection
         Its outputs that are exposures and outcomes.
-    windows : Windows
-        The reference sequences.
+    sequences : Sequences
+        The reference sequences; those of the configuration, some of them, or shuffled copies.
     inputs : WindowInputs
-        Their inputs, through the model's own dataloader.
-    genome : Genome
-        The FASTA file.
-    members : tuple of Member
+        The inputs of their windows, through the model's own dataloader.
+    fasta : Path
+        The FASTA file that they were read from.
+    members : tuple of LentMember
         The networks that give draws, on the device and in eval mode: one under MC-dropout, or those of an ensemble.
     positions : range
         Window of positions to mutate.
@@ -75,10 +74,10 @@ class Job:
     config: Config
     model: KipoiModel
     selection: Selection
-    windows: Windows
+    sequences: Sequences
     inputs: WindowInputs
-    genome: Genome
-    members: tuple[Member, ...]
+    fasta: Path
+    members: tuple[LentMember, ...]
     positions: range
     device: torch.device
     dtype: torch.dtype
@@ -100,19 +99,13 @@ class Job:
         """Draws in all."""
         return len(self.members) * self.config.uncertainty.draws
 
-    def names(self) -> list[str]:
-        """Return the names of the sequences, which decide their draws."""
-        return [str(name) for name in self.windows.name]
-
-    def codes(self, indices: Sequence[int]) -> NDArray[np.int8]:
-        """Return reference bases from the FASTA, shape (sequence, length)."""
-        return _codes(self.genome, self.windows, indices)
+    def of(self, sequences: Sequences) -> "Job":
+        """Return the same job for some of its sequences, or for shuffled copies of them."""
+        return replace(self, sequences=sequences, inputs=self.inputs.of(sequences.windows))
 
     def mutants(self) -> NDArray[np.int64]:
-        """Return how many mutants each sequence has: three at each known position, none at N; shape (sequence,)."""
-        window = slice(self.positions.start, self.positions.stop)
-        known = [int((self.codes([index])[0, window] >= 0).sum()) for index in range(len(self.windows))]
-        return 3 * np.array(known, dtype=np.int64)
+        """Return how many mutants each sequence has, shape (sequence,)."""
+        return self.sequences.mutants(self.positions)
 
     def block(self, indices: Sequence[int]) -> Block:
         """Load some sequences onto the device.
@@ -122,14 +115,15 @@ class Job:
         ModelError
             If the dataloader gives other bases than the FASTA file holds.
         """
-        inputs, codes = self.inputs.load(indices), self.codes(indices)
-        names = self.names()
-        names = [names[index] for index in indices]
-        layout = self.network.layout
-        if not layout.matches(inputs, codes):
-            raise ModelError(f"the dataloader gives other bases than the FASTA file for some of {', '.join(names)}")
+        some, inputs, layout = self.sequences.take(indices), self.inputs.load(indices), self.network.layout
+        if not layout.matches(inputs, some.bases_of_windows):
+            names = ", ".join(some.windows.names())
+            raise ModelError(f"the dataloader gives other bases than the FASTA file for some of {names}")
         batch, _ = to_batch(inputs, layout, self.device, self.dtype)
-        return Block(names, codes, batch.sequence, batch.others)
+        sequence = batch.sequence
+        if some.order is not None:
+            sequence = _reordered(sequence, some.order, layout.position_axis + 1)
+        return Block(some.names, some.bases, sequence, batch.others)
 
     def engine(self, block: Block, *, keep_draws: bool = False) -> FullEngine:
         """Return the engine that the configuration asks for, tried on a block and ready to run."""
@@ -162,23 +156,22 @@ class Job:
 
     def template(self) -> Template:
         """Return coordinates and attributes of the store."""
-        windows, selection, config = self.windows, self.selection, self.config
+        sequences, selection, config = self.sequences, self.selection, self.config
         letters = np.array([*terms.ALLELES, terms.UNKNOWN_BASE], dtype=object)
-        window = slice(self.positions.start, self.positions.stop)
-        reference = np.stack([letters[self.codes([index])[0, window]] for index in range(len(windows))])
+        windows, mutated = sequences.windows, slice(self.positions.start, self.positions.stop)
         exposures, outcomes = selection.exposures, selection.outcomes
         coords = {
             terms.EXPOSURE: _text(exposures),
             terms.OUTCOME: _text(outcomes),
-            terms.SEQUENCE: _text(self.names()),
+            terms.SEQUENCE: _text(sequences.names),
             terms.POSITION: np.arange(self.positions.start, self.positions.stop),
             terms.ALLELE: _text(terms.ALLELES),
             "chrom": _text(windows.chrom),
             "start": windows.start,
             "end": windows.end,
             "strand": _text(windows.strand),
-            "reference_allele": reference,
-            "bound": windows.bound,
+            "reference_allele": letters[sequences.bases[:, mutated]],
+            "bound": sequences.bound,
             "exposure_task": _text(target.label for target in exposures.values()),
             "exposure_task_index": np.array([target.index for target in exposures.values()]),
             "outcome_task": _text(target.label for target in outcomes.values()),
@@ -197,8 +190,8 @@ class Job:
             "history": "",
             "config": config.canonical(),
             "config_sha256": config.sha256(),
-            "fasta": str(self.genome.path),
-            "windows_sha256": _digest(self.codes([index]) for index in range(len(self.windows))),
+            "fasta": str(self.fasta),
+            "windows_sha256": self.sequences.digest,
             "weights_sha256": digest_of(self.members),
             "versions": json.dumps(
                 {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -217,13 +210,18 @@ class Job:
 
     def notes(self) -> list[str]:
         """Return what a user should know of the choice of tasks and sequences."""
-        sampled = (line for report in self.windows.report for line in report.warnings)
+        sampled = (line for report in self.sequences.report for line in report.warnings)
         return [*self.selection.notes, *sampled, *cautions(self.config, self.model, self.members)]
 
 
 @contextmanager
 def prepare(
-    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+    config: Config,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    sequences: Sequences | None = None,
 ) -> Iterator[Job]:
     """Read and check everything that a run needs, and lend it the network; at the end the network is given back.
 
@@ -237,6 +235,8 @@ def prepare(
         Mutants in a batch. Default: what the memory bound allows.
     num_workers
         Processes of the dataloader.
+    sequences
+        Sequences of this configuration, or some of them. Default: they are sampled and read.
 
     Yields
     ------
@@ -257,31 +257,33 @@ def prepare(
         raise ConfigError(f"{num_workers} workers: 0 loads sequences in this process, more start others")
     model = load_model(config.model.name, config.model.source, config.directory)
     selection = select(model.targets(), config)
-    sources = find_sources(config, model, selection)
+    found = find_members(config, model, selection)
     length = model.length(config.dataloader.args, config.sequences.length)
     positions = _positions(config, length)
     args = model.dataloader_args(config)
-    with Genome(Path(args[model.fasta_arg(config)])) as genome:
-        windows = _windows(config, model, selection, genome, args, length)
-        few = range(min(_EXAMPLES, len(windows)))
+    fasta = Path(args[model.fasta_arg(config)]).expanduser()
+    if sequences is None:
+        with Genome(fasta) as genome:
+            sequences = _sampled(config, model, selection, genome, args, length)
+    windows, few = sequences.windows, range(min(_EXAMPLES, len(sequences)))
 
-        def inputs_of(one: KipoiModel) -> WindowInputs:
-            given = args if one is model else one.dataloader_args(config)
-            asked = config.dataloader.intervals_arg
-            return WindowInputs(one.dataloader, given, windows, intervals_arg=asked, num_workers=num_workers)
+    def inputs_of(one: KipoiModel) -> WindowInputs:
+        given = args if one is model else one.dataloader_args(config)
+        asked = config.dataloader.intervals_arg
+        return WindowInputs(one.dataloader, given, windows, intervals_arg=asked, num_workers=num_workers)
 
-        inputs, codes, draws = inputs_of(model), _codes(genome, windows, few), config.uncertainty.draws
-        with lent_members(
-            sources,
-            model,
-            lambda one: inputs_of(one).load(few),
-            codes,
-            place,
-            draws=draws,
-            wanted=config.dataloader.sequence_input,
-        ) as (members, dtype):
-            check_draws(config, len(members))
-            yield Job(config, model, selection, windows, inputs, genome, members, positions, place, dtype, batch_size)
+    inputs, draws = inputs_of(model), config.uncertainty.draws
+    with lent_members(
+        found,
+        model,
+        lambda one: inputs_of(one).load(few),
+        sequences.take(few).bases_of_windows,
+        place,
+        draws=draws,
+        wanted=config.dataloader.sequence_input,
+    ) as (members, dtype):
+        check_draws(config, len(members))
+        yield Job(config, model, selection, sequences, inputs, fasta, members, positions, place, dtype, batch_size)
 
 
 def find_device(name: str | None) -> torch.device:
@@ -310,14 +312,14 @@ def describe_device(device: torch.device) -> str:
     return f"{device}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _windows(
+def _sampled(
     config: Config,
     model: KipoiModel,
     selection: Selection,
     genome: Genome,
     args: Mapping[str, Any],
     length: int,
-) -> Windows:
+) -> Sequences:
     section = config.sequences
     peaks = selection.peaks or dict.fromkeys(selection.exposures, str(section.intervals))
     outputs, columns = read_out(model, selection.indices, selection)
@@ -326,7 +328,7 @@ def _windows(
         loader = WindowInputs(model.dataloader, args, candidates, intervals_arg=config.dataloader.intervals_arg)
         return model.predict(loader.load(range(len(candidates))), outputs)[:, columns[: len(selection.exposures)]].T
 
-    return select_windows(
+    return sample_sequences(
         {name: config.resolve(path) for name, path in peaks.items()},
         genome,
         length=length,
@@ -350,21 +352,12 @@ def _positions(config: Config, length: int) -> range:
     return range(*asked)
 
 
-def _codes(genome: Genome, windows: Windows, indices: Sequence[int]) -> NDArray[np.int8]:
-    where = (windows.chrom, windows.start, windows.end, windows.strand)
-    return np.stack(
-        [
-            genome.codes(str(c), int(s), int(e), str(d))
-            for c, s, e, d in zip(*(a[list(indices)] for a in where), strict=True)
-        ]
-    )
-
-
-def _digest(arrays: Iterable[NDArray[np.int8]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _reordered(sequence: torch.Tensor, order: NDArray[np.unsignedinteger], axis: int) -> torch.Tensor:
+    """Take the positions of each row, which stand on one of the axes, in another order, shape (row, position)."""
+    shape = [len(order), *(1,) * (sequence.ndim - 1)]
+    shape[axis] = -1
+    index = torch.from_numpy(order.astype(np.int64)).to(sequence.device).view(shape)
+    return sequence.gather(axis, index.expand_as(sequence))
 
 
 def _text(words: Any) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 from kipoi_deepmr.errors import SequenceError
 from kipoi_deepmr.sequences.genome import Genome, contig_hint, examples
 from kipoi_deepmr.sequences.peaks import read_intervals
-from kipoi_deepmr.sequences.windows import ExposureReport, Windows
+from kipoi_deepmr.sequences.windows import Windows
 
 Integers = npt.NDArray[np.int64]
 
@@ -60,23 +60,17 @@ class Axis:
     def _contig(self, key: int) -> int:
         return int(self.contig(np.array([key]))[0])
 
-    def n_count(self, key: int) -> int:
-        """Return how many bases of a window are unknown."""
+    def bases(self, key: int) -> npt.NDArray[np.int8]:
+        """Read the bases of a window, on its strand."""
         contig = self._contig(key)
         start = (key >> 1) - int(self.offsets[contig])
-        return int((self.genome.codes(self.names[contig], start, start + self.length) < 0).sum())
+        return self.genome.codes(self.names[contig], start, start + self.length, _STRANDS[key & 1])
 
-    def windows(
-        self,
-        keys: Integers,
-        bound: npt.NDArray[np.bool_],
-        exposures: tuple[str, ...],
-        report: tuple[ExposureReport, ...] = (),
-    ) -> Windows:
+    def windows(self, keys: Integers) -> Windows:
         """Return the windows of some keys."""
         contig = self.contig(keys)
         start = (keys >> 1) - self.offsets[contig]
-        return Windows(self._labels[contig], start, start + self.length, _STRANDS[keys & 1], bound, exposures, report)
+        return Windows(self._labels[contig], start, start + self.length, _STRANDS[keys & 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +137,8 @@ def _mismatch(path: Path, names: list[str], genome: Genome) -> str:
 
 def priorities(windows: Windows, seed: int) -> npt.NDArray[np.uint64]:
     """Return the priority of each window: a hash of the seed and its coordinates, the same on every machine."""
-    columns = zip(
-        windows.chrom.tolist(), windows.start.tolist(), windows.end.tolist(), windows.strand.tolist(), strict=True
-    )
     digests = (
         hashlib.blake2b(f"{seed}\t{chrom}\t{start}\t{end}\t{strand}".encode(), digest_size=8).digest()
-        for chrom, start, end, strand in columns
+        for chrom, start, end, strand in windows.rows()
     )
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)

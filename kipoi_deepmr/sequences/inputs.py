@@ -1,5 +1,6 @@
 """Model inputs of windows, made by the model's own Kipoi dataloader."""
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,12 @@ class WindowInputs:
         self._signature.check(self._args, self._intervals_arg)
         self._complete_args()
 
+    def of(self, windows: Windows) -> "WindowInputs":
+        """Return the same for some of the windows, or for repetitions of them."""
+        others = copy.copy(self)
+        others.windows = windows
+        return others
+
     def load(self, indices: Sequence[int]) -> Any:
         """Load the inputs of some windows.
 
@@ -80,7 +87,7 @@ class WindowInputs:
         SequenceError
             The dataloader fails, or returns other windows than those it was asked for.
         """
-        windows = self.windows.subset(indices)
+        windows = self.windows.take(indices)
         if not len(windows):
             raise SequenceError("No window was asked for. Give at least one index.")
         with tempfile.TemporaryDirectory(prefix="kipoi_deepmr_") as folder:
@@ -123,10 +130,9 @@ class WindowInputs:
             )
 
     def _bed(self, windows: Windows) -> str:
-        rows = zip(windows.chrom, windows.start, windows.end, windows.strand, strict=True)
         if self._stranded:
-            return "".join(f"{chrom}\t{start}\t{end}\t.\t0\t{strand}\n" for chrom, start, end, strand in rows)
-        return "".join(f"{chrom}\t{start}\t{end}\n" for chrom, start, end, _ in rows)
+            return "".join(f"{chrom}\t{start}\t{end}\t.\t0\t{strand}\n" for chrom, start, end, strand in windows.rows())
+        return "".join(f"{chrom}\t{start}\t{end}\n" for chrom, start, end, _ in windows.rows())
 
     def _batches(self, bed: Path, count: int) -> list[Mapping[str, Any]]:
         loader = self._dataloader(**{**self._args, self._intervals_arg: str(bed)})
@@ -165,7 +171,7 @@ class WindowInputs:
             row = int(np.flatnonzero(~same)[0])
             returned = f"{ranges['chr'][row]}:{ranges['start'][row]}-{ranges['end'][row]}"
             raise self._error(
-                f"returned {returned} for the window {windows.name[row]}. It must neither resize, drop nor reorder"
+                f"returned {returned} for the window {windows.names()[row]}. It must neither resize, drop nor reorder"
                 " intervals; check dataloader.args for options that do"
             )
 

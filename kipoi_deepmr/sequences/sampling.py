@@ -2,7 +2,7 @@
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kipoi_deepmr.errors import SequenceError
 from kipoi_deepmr.sequences.candidates import Axis, Intervals, priorities, read_source
 from kipoi_deepmr.sequences.genome import Genome
+from kipoi_deepmr.sequences.sequences import Sequences
 from kipoi_deepmr.sequences.windows import ExposureReport, Windows
 
 _CHUNK = 64
@@ -18,7 +19,7 @@ _CHUNK = 64
 Predict = Callable[[Windows], npt.NDArray[np.floating]]
 
 
-def select_windows(
+def sample_sequences(
     peaks: Mapping[str, Path],
     genome: Genome,
     *,
@@ -31,8 +32,8 @@ def select_windows(
     use_strand: bool = False,
     predict: Predict | None = None,
     min_prediction: float | None = None,
-) -> Windows:
-    """Sample windows around the peaks of each exposure, uniformly and without replacement.
+) -> Sequences:
+    """Sample windows around the peaks of each exposure, uniformly and without replacement, and read their bases.
 
     The window of a peak is ``[center - length // 2, center - length // 2 + length)``. Each window has a priority, a
     hash of the seed and its coordinates, and each exposure takes its usable windows of smallest priority. So the
@@ -67,14 +68,14 @@ def select_windows(
     use_strand : bool, default False
         Take the strand of each interval (``.`` counts as ``+``) instead of ``+``.
     predict : callable, optional
-        Predictions of the exposures for windows: takes `Windows`, returns shape (E, n).
+        Predictions of the exposures for `n` windows: takes `Windows`, returns shape (E, n).
     min_prediction : float, optional
         Only windows predicted to reach this value, on the scale of `predict`, are sampled for an exposure. For a merged
         window the prediction of the window that replaces it decides.
 
     Returns
     -------
-    Windows
+    Sequences
         In the order of the FASTA file, then of start, end, strand.
 
     Raises
@@ -106,7 +107,7 @@ def select_windows(
         for row, (path, file) in enumerate(zip(peaks.values(), files, strict=True))
     )
     _check_report(report)
-    return sampler.windows(report)
+    return sampler.sequences(report)
 
 
 def _check(
@@ -141,6 +142,7 @@ def _check(
 class _Candidate:
     key: int
     listed: npt.NDArray[np.bool_]
+    bases: npt.NDArray[np.int8]
     many_n: bool
     prediction: npt.NDArray[np.floating] | None = None
 
@@ -150,6 +152,7 @@ class _Choice:
     order: int
     prediction: npt.NDArray[np.floating] | None
     bound: npt.NDArray[np.bool_]
+    bases: npt.NDArray[np.int8]
 
 
 class _Sampler:
@@ -186,8 +189,7 @@ class _Sampler:
         self._sorted: list[int] = []
 
     def run(self, seed: int) -> None:
-        everything = self.axis.windows(self.keys, np.zeros((0, len(self.keys)), np.bool_), ())
-        order = np.lexsort((self.keys, priorities(everything, seed)))
+        order = np.lexsort((self.keys, priorities(self.axis.windows(self.keys), seed)))
         next_one = 0
         while next_one < len(order) and self.open.any():
             chunk, next_one = self._chunk(order, next_one)
@@ -206,7 +208,8 @@ class _Sampler:
             listed = self._exposures_of[sources].any(axis=0)
             if (listed & self.open).any():
                 key = int(self.keys[window])
-                chunk.append(_Candidate(key, listed, self.axis.n_count(key) > self.max_n))
+                bases = self.axis.bases(key)
+                chunk.append(_Candidate(key, listed, bases, int((bases < 0).sum()) > self.max_n))
                 good += not chunk[-1].many_n
         return chunk, next_one
 
@@ -215,15 +218,15 @@ class _Sampler:
         if self.predict is None or not good:
             return chunk
         keys = np.array([candidate.key for candidate in good], np.int64)
-        windows = self.axis.windows(keys, np.stack([candidate.listed for candidate in good], axis=1), self.exposures)
-        values = np.asarray(self.predict(windows), np.float64)
-        if values.shape != windows.bound.shape or np.isnan(values).any():
+        needed = (len(self.exposures), len(keys))
+        values = np.asarray(self.predict(self.axis.windows(keys)), np.float64)
+        if values.shape != needed or np.isnan(values).any():
             raise SequenceError(
                 f"The predictions of candidate windows have shape {values.shape} and {np.isnan(values).sum()} NaN;"
-                f" {windows.bound.shape} (exposures, windows) without NaN is needed to apply min_prediction."
+                f" {needed} (exposures, windows) without NaN is needed to apply min_prediction."
             )
         columns = dict(zip(keys.tolist(), values.T, strict=True))
-        return [_Candidate(one.key, one.listed, one.many_n, columns.get(one.key)) for one in chunk]
+        return [replace(one, prediction=columns.get(one.key)) for one in chunk]
 
     def _place(self, candidate: _Candidate) -> None:
         wanting = candidate.listed & self.open
@@ -241,7 +244,7 @@ class _Sampler:
         if near is not None:
             near.bound |= passing
         elif passing.any():
-            self._chosen[candidate.key] = _Choice(len(self._chosen), prediction, passing)
+            self._chosen[candidate.key] = _Choice(len(self._chosen), prediction, passing, candidate.bases)
             bisect.insort(self._sorted, candidate.key)
 
     def _near(self, key: int) -> _Choice | None:
@@ -274,10 +277,11 @@ class _Sampler:
             requested=usable if per_exposure is None else per_exposure,
         )
 
-    def windows(self, report: tuple[ExposureReport, ...]) -> Windows:
-        keys = np.array(self._sorted, np.int64)
-        bound = np.stack([self._chosen[key].bound for key in self._sorted], axis=1)
-        return self.axis.windows(keys, bound, self.exposures, report)
+    def sequences(self, report: tuple[ExposureReport, ...]) -> Sequences:
+        windows = self.axis.windows(np.array(self._sorted, np.int64))
+        chosen = [self._chosen[key] for key in self._sorted]
+        bases, bound = np.stack([one.bases for one in chosen]), np.stack([one.bound for one in chosen], axis=1)
+        return Sequences(windows, windows.names(), bases, bound, self.exposures, report)
 
 
 def _check_report(report: tuple[ExposureReport, ...]) -> None:

@@ -39,10 +39,11 @@ def dinucleotide_shuffle(codes: npt.NDArray[np.int8], generator: np.random.Gener
         others = targets[targets != last[letter]] if letter != end else targets
         ordered = generator.permutation(others).tolist()
         queues.append(iter(ordered if letter == end else [*ordered, last[letter]]))
-    order = np.zeros(length, dtype=np.int64)
-    for step in range(1, length):
-        order[step] = next(queues[spelled[order[step - 1]]])
-    return order
+    # Steps through lists: looking up single numbers of an array is slow.
+    letter_at, order = spelled.tolist(), [0]
+    for _ in range(1, length):
+        order.append(next(queues[letter_at[order[-1]]]))
+    return np.array(order, dtype=np.int64)
 
 
 def _last_edges(

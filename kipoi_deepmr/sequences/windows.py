@@ -1,9 +1,8 @@
-"""The sampled windows and what became of the intervals that were read."""
+"""Windows of a genome before their bases are read, and what became of the intervals that they come from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +89,7 @@ class ExposureReport:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Genomic windows of one length, each with the exposures that sampled it.
+    """Where windows lie in a genome. Sampling has many candidates: they cost no bases.
 
     Attributes
     ----------
@@ -100,42 +99,27 @@ class Windows:
         0-based half-open coordinates.
     strand : numpy.ndarray, shape (S,), str
         ``+`` or ``-``.
-    bound : numpy.ndarray, shape (E, S), bool
-        Whether the window was sampled for the exposure.
-    exposures : tuple[str, ...]
-        Names of the exposures.
-    report : tuple[ExposureReport, ...]
-        One report an exposure.
     """
 
     chrom: npt.NDArray[np.str_]
     start: npt.NDArray[np.int64]
     end: npt.NDArray[np.int64]
     strand: npt.NDArray[np.str_]
-    bound: npt.NDArray[np.bool_]
-    exposures: tuple[str, ...]
-    report: tuple[ExposureReport, ...]
 
     def __len__(self) -> int:
         """Return the number of windows."""
         return len(self.start)
 
-    @property
-    def name(self) -> npt.NDArray[np.str_]:
-        """Names such as ``chr8:1000-2000(+)``, shape (S,), str."""
-        columns = zip(self.chrom, self.start, self.end, self.strand, strict=True)
-        return np.array([f"{chrom}:{start}-{end}({strand})" for chrom, start, end, strand in columns], np.str_)
+    def rows(self) -> Iterator[tuple[str, int, int, str]]:
+        """Yield contig, start, end and strand of each window."""
+        columns = (self.chrom, self.start, self.end, self.strand)
+        yield from zip(*(column.tolist() for column in columns), strict=True)
 
-    def subset(self, indices: Sequence[int] | npt.NDArray[Any]) -> "Windows":
+    def names(self) -> tuple[str, ...]:
+        """Return names such as ``chr8:1000-2000(+)``."""
+        return tuple(f"{chrom}:{start}-{end}({strand})" for chrom, start, end, strand in self.rows())
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.bool_ | np.integer]) -> "Windows":
         """Return some of the windows, in the order of `indices` (integers, or a mask of shape (S,))."""
-        chosen = np.asarray(indices)
-        if chosen.size == 0 and chosen.dtype != np.bool_:
-            chosen = chosen.astype(np.intp)
-        return replace(
-            self,
-            chrom=self.chrom[chosen],
-            start=self.start[chosen],
-            end=self.end[chosen],
-            strand=self.strand[chosen],
-            bound=self.bound[:, chosen],
-        )
+        chosen = np.arange(len(self))[indices if len(indices) else slice(0)]
+        return Windows(self.chrom[chosen], self.start[chosen], self.end[chosen], self.strand[chosen])

@@ -69,7 +69,7 @@ def main() -> None:
         columns = list(job.members[0].columns)
         outcome = columns[len(config.exposures)]
         for place, exposure in enumerate(config.exposures):
-            bound = np.flatnonzero(job.windows.bound[place])[:SEQUENCES]
+            bound = np.flatnonzero(job.sequences.bound[place])[:SEQUENCES]
             each = [effects_of_draws(job, int(index)) for index in bound]
             found = [describe(draws[..., columns[place]], draws[..., outcome]) for draws in each]
             print(exposure)
