@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from kipoi_deepmr import __version__
 from kipoi_deepmr.cube import Cube
-from kipoi_deepmr.effects import estimate
+from kipoi_deepmr.effects import from_moments
 from kipoi_deepmr.estimate.from_draws import estimate_block
 from kipoi_deepmr.mutagenesis import Engine
 from kipoi_deepmr.predict.predictor import engine_of
@@ -61,7 +61,7 @@ def _write_block(job: Job, cube: Cube, engine: Engine, indices: list[int], bar: 
     moments = engine.run(job.block(indices), job.positions, bar.update)
     shape = moments.mean.shape[:3]
     columns, pairs = moments.mean.shape[-1], moments.cross.shape[-2:]
-    effects = estimate(
+    effects = from_moments(
         moments.mean.reshape(-1, columns),
         moments.squares.reshape(-1, columns),
         moments.cross.reshape(-1, *pairs),

@@ -15,7 +15,7 @@ from kipoi_deepmr.mutagenesis.delta.needs import Sliding
 from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Run, Step
 from kipoi_deepmr.mutagenesis.delta.reach import Window
 from kipoi_deepmr.mutagenesis.delta.rules import RULES, shape_of
-from kipoi_deepmr.mutagenesis.delta.state import Rows, Unsupported, Windowed, arguments, call, find_layout
+from kipoi_deepmr.mutagenesis.delta.state import Rows, Unsupported, Windowed, arguments, call, find_axes
 from kipoi_deepmr.mutagenesis.graph import bytes_of, peak_bytes, reached
 from kipoi_deepmr.mutagenesis.precision import Precision
 from kipoi_deepmr.mutagenesis.variants import MUTANTS
@@ -65,7 +65,7 @@ class DeltaProgram:
         self._plan = Plan(
             sequence.meta["val"].device, MUTANTS, self._mutated, self._drawn, constants, weights, precision
         )
-        layout = find_layout(shape_of(sequence), position_axis)
+        layout = find_axes(shape_of(sequence), position_axis)
         self._start = Windowed(layout, Window(positions, 1, layout.sizes[0]), True)
         self._layout = layout
         self._compile()
@@ -156,7 +156,8 @@ class DeltaProgram:
         """Return the multiply-adds without which no mutant can be predicted, per mutant and draw.
 
         Changed inputs of convolutions and linear layers times the outputs that each of them reaches; operations from which
-        on the network runs whole count whole; what no dropout reaches counts once for all draws.
+        on the network runs whole count whole; what no dropout reaches counts once for all draws. What is pooled counts for
+        the mutation that lies worst on the kernels.
 
         Parameters
         ----------
@@ -165,7 +166,7 @@ class DeltaProgram:
         """
         positions = self._start.window.start
         total = 0.0
-        for node in self._mutated:
+        for node in (node for node in self._nodes if node in self._mutated):
             followed = self._plan.followed.get(node)
             if followed is not None:
                 count = followed.multiply_adds() / positions.size
