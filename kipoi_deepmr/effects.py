@@ -76,7 +76,7 @@ class Effects:
         )
 
 
-def estimate(
+def from_moments(
     mean: FloatArray, squares: FloatArray, cross: FloatArray, draws: int, standard_error: StandardError = "posterior"
 ) -> Effects:
     """Turn moments over draws into effects with standard errors.

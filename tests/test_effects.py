@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kipoi_deepmr.effects import Moments, estimate
+from kipoi_deepmr.effects import Moments, from_moments
 
 DRAWS = hnp.arrays(
     float,
@@ -46,7 +46,7 @@ def test_effects_equal_numpy_mean_sd_and_covariance(draws, kind):
     count, rows, columns = draws.shape
     exposures = columns // 2
     found = moments(draws, exposures)
-    effects = estimate(found.mean, found.squares, found.cross, count, kind)
+    effects = from_moments(found.mean, found.squares, found.cross, count, kind)
     divisor = 1 if kind == "posterior" else count
     scale = max(np.abs(draws).max(), 1e-12)
     sd = draws.std(0) / np.sqrt(divisor)
@@ -71,7 +71,7 @@ def test_the_monte_carlo_error_is_the_posterior_sd_over_the_root_of_the_draws():
     draws = np.random.default_rng(1).normal(size=(25, 4, 3))
     found = moments(draws, 1)
     posterior, monte_carlo = (
-        estimate(found.mean, found.squares, found.cross, 25, kind) for kind in ("posterior", "monte_carlo")
+        from_moments(found.mean, found.squares, found.cross, 25, kind) for kind in ("posterior", "monte_carlo")
     )
     np.testing.assert_allclose(posterior.exposure_se / monte_carlo.exposure_se, 5)
     np.testing.assert_allclose(posterior.error_covariance / monte_carlo.error_covariance, 25)
@@ -88,7 +88,7 @@ def test_adding_a_draw_does_not_change_what_was_given():
 
 def test_identical_draws_have_an_error_of_exactly_zero():
     found = moments(np.full((7, 2, 3), 0.1), 1)
-    effects = estimate(found.mean, found.squares, found.cross, 7)
+    effects = from_moments(found.mean, found.squares, found.cross, 7)
     assert (effects.exposure_se == 0).all() and (effects.error_covariance == 0).all()
 
 
@@ -104,7 +104,7 @@ def test_an_unusable_draw_stays_visible_in_its_row_alone(bad):
 def test_variants_without_a_mutant_stay_nan_and_unfold_to_their_shape():
     rows = np.full((2 * 3 * 4, 3), np.nan)
     rows[5] = [1, 2, 3]
-    effects = estimate(rows, np.abs(rows), rows[:, :1, None] * rows[:, None, 1:], 10).reshaped((2, 3, 4))
+    effects = from_moments(rows, np.abs(rows), rows[:, :1, None] * rows[:, None, 1:], 10).reshaped((2, 3, 4))
     assert effects.exposure_effect.shape == (1, 2, 3, 4)
     assert effects.error_covariance.shape == (1, 2, 2, 3, 4)
     assert effects.exposure_effect[0, 0, 1, 1] == 1

@@ -15,8 +15,9 @@ from kipoi_deepmr.errors import ConfigError, ModelError, StoreError
 from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.model import Layout, load_model
 from kipoi_deepmr.model.layout import convert
-from kipoi_deepmr.mutagenesis import EnsembleEngine, agreement
+from kipoi_deepmr.mutagenesis import Engine, Ensemble, agreement
 from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.predict.predictor import engine_of
 from kipoi_deepmr.predict.prepare import prepare
 from kipoi_deepmr.running import run
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
@@ -163,9 +164,9 @@ def test_the_engine_is_compared_in_full_on_the_first_member_only(tmp_path, monke
 
     monkeypatch.setattr("kipoi_deepmr.mutagenesis.engine_choice.compare", counted)
     with prepare(load_config(ensemble(tmp_path / "p")), device="cpu") as job:
-        engine = job.engine(job.block([0]))
-    assert isinstance(engine, EnsembleEngine)
-    assert (engine.name, engine.count, seen) == ("delta", 3, [agreement.SPREAD, 3, 3])
+        engine = engine_of(job, job.block([0]))
+    assert isinstance(engine.strategy, Ensemble)
+    assert (engine.name, engine.request.count, seen) == ("delta", 3, [agreement.SPREAD, 3, 3])
 
 
 def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_path, caplog):
@@ -182,14 +183,14 @@ def test_a_member_that_cannot_be_followed_runs_whole_beside_those_that_can(tmp_p
 def test_batches_are_halved_for_all_members_when_memory_is_short(tmp_path, monkeypatch):
     config = ensemble(tmp_path / "p")
     expected = go(config, tmp_path / "plenty.zarr")
-    original, limit = EnsembleEngine._moments, 7
+    original, limit = Engine._moments, 7
 
     def moments(self, block, chunk, *rest):
         if len(chunk) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(self, block, chunk, *rest)
 
-    monkeypatch.setattr(EnsembleEngine, "_moments", moments)
+    monkeypatch.setattr(Engine, "_moments", moments)
     found = go(config, tmp_path / "short.zarr")
     np.testing.assert_allclose(found.exposure_se, expected.exposure_se, rtol=0, atol=1e-6)
 

@@ -21,7 +21,7 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import DropoutError, ModelError
 from kipoi_deepmr.model import Layout, SequenceNetwork, load_model
 from kipoi_deepmr.model.keras import KerasFunction, is_keras
-from kipoi_deepmr.mutagenesis import Block, FullEngine
+from kipoi_deepmr.mutagenesis import Block, Engine, Full, Request
 from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.running import run
 from kipoi_deepmr.uncertainty import DropoutSite, MCDropout, ThinnedNetwork, find_dropouts, gaussian_dropout
@@ -206,7 +206,7 @@ def test_the_engine_gives_each_sequence_its_own_draws_in_one_batch(keras):
     block = Block([f"s{n}" for n in range(3)], x.argmax(2).numpy().astype(np.int8), x)
     found = []
     for size in (4, 50):
-        engine = FullEngine(network, draws_of(network), 3, [0, 1], 1, batch_size=size)
+        engine = Engine(Full(Request(network, draws_of(network), 3, [0, 1], 1, batch_size=size)))
         found.append(engine.run(block, range(5, 9)))
     np.testing.assert_allclose(found[0].mean, found[1].mean, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found[0].squares, found[1].squares, rtol=0, atol=1e-6)

@@ -1,12 +1,14 @@
 """Whether engines agree: output by output, and beside a float64 network where rounding decides."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError
-from kipoi_deepmr.mutagenesis import Block, DeltaEngine, FullEngine, choose_engine
+from kipoi_deepmr.mutagenesis import Block, Delta, Engine, Full, choose_engine
 from kipoi_deepmr.mutagenesis.agreement import SPREAD, compare
 from kipoi_deepmr.mutagenesis.delta.program import DeltaProgram
 from tests import toy_models
@@ -27,13 +29,9 @@ class Convolved(nn.Module):
         return self.head(self.end(self.dropout(torch.relu(self.convolution(x)))))
 
 
-def options_of(engine: FullEngine, *names: str) -> dict:
-    return {name: getattr(engine, name) for name in ("network", "draws", "count", "columns", "exposures", *names)}
-
-
 def made(network: nn.Module, sequences: int = 2, **options):
     engine, block = make(network, make_codes(sequences), make_layout(), **options)
-    return options_of(engine, "scale"), block, engine
+    return replace(engine.request, batch_size=None), block, engine
 
 
 class CountsAndProbability(nn.Module):
@@ -50,7 +48,7 @@ class CountsAndProbability(nn.Module):
 
 def test_a_small_output_has_to_agree_beside_a_large_one(monkeypatch, caplog):
     torch.manual_seed(1)
-    options, block, _ = made(CountsAndProbability(), columns=[0, 1])
+    request, block, _ = made(CountsAndProbability(), columns=[0, 1])
     original = DeltaProgram.after
 
     def wrong(self, *args):
@@ -58,45 +56,57 @@ def test_a_small_output_has_to_agree_beside_a_large_one(monkeypatch, caplog):
         predicted[:, 0] += 0.01
         return predicted
 
-    assert compare(DeltaEngine(**options), block, range(LENGTH)).agrees
+    assert compare(Delta(request), block, range(LENGTH)).agrees
     monkeypatch.setattr(DeltaProgram, "after", wrong)
-    found = compare(DeltaEngine(**options), block, range(LENGTH))
+    found = compare(Delta(request), block, range(LENGTH))
     assert (found.agrees, found.worst) == (False, 0)
     assert found.relative < 1e-4
-    assert choose_engine("delta", block, range(LENGTH), **options).name == "full"
+    assert choose_engine("delta", block, range(LENGTH), [request]).name == "full"
     assert "differs from the full one by 0.01 in output 0" in caplog.text
 
 
-class Cancelling(nn.Module):
-    """The difference of two heads near `offset`, far above the effects of mutations."""
+class Coarse(Convolved):
+    """Rounds to multiples of `grid`, unless it is float64."""
 
-    def __init__(self, offset: float) -> None:
-        super().__init__()
-        self.network = Convolved()
-        self.offset = offset
+    grid = 1e-3
 
     def forward(self, x: Tensor) -> Tensor:
-        y = 0.01 * self.network(x)
-        return torch.exp2(torch.log2(self.offset + y)) - self.offset
+        y = super().forward(x)
+        return torch.round(y / self.grid) * self.grid if y.dtype == torch.float32 else y
 
 
-def test_rounding_that_the_full_engine_has_too_is_no_disagreement(monkeypatch):
+@pytest.mark.parametrize(("off", "agrees"), [(0.4, True), (2.0, False)])
+def test_rounding_that_the_full_engine_has_too_is_no_disagreement(off, agrees, monkeypatch):
     torch.manual_seed(2)
-    options, block, _ = made(Cancelling(20.0))
-    found = compare(DeltaEngine(**options), block, range(LENGTH))
-    # By the rounding of the predictions alone it would be one.
-    assert (found.difference > np.maximum(1e-5 * found.effect, 8 * 1.2e-7 * found.prediction)).any()
-    assert found.agrees
+    request, block, _ = made(Coarse())
     original = DeltaProgram.after
-    monkeypatch.setattr(DeltaProgram, "after", lambda self, *args: original(self, *args) * (1 + 1e-4) + 1e-4)
-    assert not compare(DeltaEngine(**options), block, range(LENGTH)).agrees
+    monkeypatch.setattr(DeltaProgram, "after", lambda self, *args: original(self, *args) + off * Coarse.grid)
+    found = compare(Delta(request), block, range(LENGTH))
+    # By the rounding of the predictions alone it would always be one.
+    assert (found.difference > 2 * np.maximum(1e-5 * found.effect, 8 * 1.2e-7 * found.prediction)).all()
+    assert found.agrees == agrees
+
+
+@pytest.mark.parametrize(("off", "agrees"), [(2e-6, True), (5e-5, False), (2e-4, False)])
+def test_engines_agree_within_a_hundred_thousandth_of_the_largest_effect(off, agrees, monkeypatch):
+    torch.manual_seed(1)
+    request, block, _ = made(Convolved())
+    exact = compare(Delta(request), block, range(LENGTH))
+    assert exact.relative < 2e-6
+    original = DeltaProgram.after
+    wrong = torch.from_numpy(off * exact.effect).float()
+    monkeypatch.setattr(DeltaProgram, "after", lambda self, *args: original(self, *args) + wrong)
+    found = compare(Delta(request), block, range(LENGTH))
+    np.testing.assert_allclose(found.difference, off * exact.effect, rtol=0, atol=2e-6 * exact.effect.max())
+    assert found.agrees == agrees
+    assert choose_engine("delta", block, range(LENGTH), [request]).name == ("delta" if agrees else "full")
 
 
 @pytest.mark.parametrize(("positions", "spread"), [(range(LENGTH), SPREAD), (range(LENGTH), 3), (range(7, 8), SPREAD)])
 def test_a_block_of_unknown_bases_has_nothing_to_compare(positions, spread):
-    options, block, _ = made(Convolved())
+    request, block, _ = made(Convolved())
     unknown = Block(block.names, np.full_like(block.codes, -1), block.sequence)
-    found = compare(DeltaEngine(**options), unknown, positions, spread=spread)
+    found = compare(Delta(request), unknown, positions, spread=spread)
     assert found.agrees
     assert found.relative is None
 
@@ -131,13 +141,13 @@ class Squeezed(nn.Module):
 @pytest.mark.parametrize("batch_size", [3, 9, None])
 def test_networks_that_drop_or_join_axes_are_traced_with_two_rows(network, batch_size, caplog):
     torch.manual_seed(3)
-    options, block, full = made(network)
-    engine = choose_engine("delta", block, range(LENGTH), **options, batch_size=batch_size)
+    request, block, full = made(network)
+    engine = choose_engine("delta", block, range(LENGTH), [replace(request, batch_size=batch_size)])
     assert engine.name == "delta"
     assert not caplog.records
     assert engine.coverage.share > 0.5
     assert_equal_to_loop(
-        engine.run(block, range(LENGTH)), *plain_loop(full, block, make_layout(), range(LENGTH)), full.exposures
+        engine.run(block, range(LENGTH)), *plain_loop(full, block, make_layout(), range(LENGTH)), full.request.exposures
     )
 
 
@@ -157,16 +167,16 @@ class Noisy(Convolved):
 )
 @pytest.mark.parametrize("wanted", ["auto", "full"])
 def test_predictions_that_are_not_of_their_sequence_are_refused(network, reason, wanted):
-    options, block, _ = made(network())
+    request, block, _ = made(network())
     with pytest.raises(ModelError, match=reason):
-        choose_engine(wanted, block, range(LENGTH), **options)
+        choose_engine(wanted, block, range(LENGTH), [request])
 
 
 @pytest.mark.parametrize("fault", ["nan", "error"])
 def test_mutants_on_which_the_local_engine_fails_run_in_full(fault, monkeypatch, caplog):
     torch.manual_seed(4)
-    options, block, full = made(Convolved(), batch_size=9, keep_draws=True)
-    engine = choose_engine("delta", block, range(LENGTH), **options, batch_size=9, keep_draws=True)
+    request, block, full = made(Convolved(), batch_size=9, keep_draws=True)
+    engine = choose_engine("delta", block, range(LENGTH), [replace(request, batch_size=9)])
     original, calls = DeltaProgram.after, []
 
     def failing(self, *args):
@@ -195,12 +205,12 @@ class FirstOfTwo(nn.Module):
 
 def test_the_other_outputs_of_an_operation_are_not_taken_for_the_first(caplog):
     torch.manual_seed(5)
-    options, block, full = made(Convolved(FirstOfTwo(), 2 * LENGTH))
-    engine = choose_engine("delta", block, range(LENGTH), **options)
+    request, block, full = made(Convolved(FirstOfTwo(), 2 * LENGTH))
+    engine = choose_engine("delta", block, range(LENGTH), [request])
     assert engine.name == "delta"
     assert engine.coverage.stopped_at[0] == "aten.topk.default (several outputs are used)"
     assert_equal_to_loop(
-        engine.run(block, range(LENGTH)), *plain_loop(full, block, make_layout(), range(LENGTH)), full.exposures
+        engine.run(block, range(LENGTH)), *plain_loop(full, block, make_layout(), range(LENGTH)), full.request.exposures
     )
 
 
@@ -214,35 +224,35 @@ class ThenRecurrent(nn.Module):
 
 
 def test_coverage_counts_the_products_of_recurrent_layers_and_attention():
-    options, block, _ = made(Convolved(ThenRecurrent(), 128))
-    local = DeltaEngine(**options)
+    request, block, _ = made(Convolved(ThenRecurrent(), 128))
+    local = Delta(request)
     local.double()
     local.prepare(block)
     convolution, recurrent = 8 * 4 * 5 * LENGTH, 2 * LENGTH * 4 * 64 * (8 + 64)
     assert local.coverage.share == pytest.approx(convolution / (convolution + recurrent + 4 * 128), rel=0.05)
 
 
-@pytest.mark.parametrize("engine", [FullEngine, DeltaEngine])
-def test_float64_networks_keep_effects_that_float32_would_lose(engine):
+@pytest.mark.parametrize("strategy", [Full, Delta])
+def test_float64_networks_keep_effects_that_float32_would_lose(strategy):
     torch.manual_seed(6)
 
     class Offset(Convolved):
         def forward(self, x: Tensor) -> Tensor:
             return 1000 + 1e-4 * super().forward(x)
 
-    options, block, _ = made(Offset())
-    assert np.nanmax(np.abs(engine(**options).run(block, range(LENGTH)).mean)) == 0
-    options["network"].double()
+    request, block, _ = made(Offset())
+    assert np.nanmax(np.abs(Engine(strategy(request)).run(block, range(LENGTH)).mean)) == 0
+    request.predictor.double()
     double = Block(block.names, block.codes, block.sequence.double())
-    effects = np.abs(engine(**options).run(double, range(LENGTH)).mean)
+    effects = np.abs(Engine(strategy(request)).run(double, range(LENGTH)).mean)
     assert 1e-6 < np.nanmedian(effects) < 1e-4
 
 
 def test_references_of_many_sequences_stay_in_the_bound():
-    options, block, _ = made(toy_models.ConvNet(LENGTH, 4), sequences=40)
+    request, block, _ = made(toy_models.ConvNet(LENGTH, 4), sequences=40)
     counts = []
     for memory in (2**16, 2**20, 2**27):
-        local = DeltaEngine(**options, memory=memory)
+        local = Delta(replace(request, memory=memory))
         local.prepare(block)
         counts.append(local.sequences_at_once(1))
         assert local._most_sequences <= max(1, memory // 2 // 1000)

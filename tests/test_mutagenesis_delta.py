@@ -1,6 +1,7 @@
 """The delta engine against the full engine, on random networks of everything that it follows."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kipoi_deepmr.mutagenesis import DeltaEngine, FullEngine, choose_engine
+from kipoi_deepmr.mutagenesis import Delta, Engine, Full, choose_engine
+from kipoi_deepmr.mutagenesis.delta.needs import Sliding
 from tests import toy_models
 from tests.test_mutagenesis_full import (
     LAYOUTS,
     LENGTH,
     DataDependent,
     Relayout,
+    delta_of,
     make,
     make_codes,
     make_layout,
@@ -163,7 +166,7 @@ def test_random_networks(layers, head, both_strands, seed, window):
     network = RandomNetwork(layers, head, both_strands, LENGTH)
     codes = make_codes(2, seed)
     full, block = make(network, codes, make_layout(), count=2)
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=27)
+    local = delta_of(full, batch_size=27)
     assert_same_effects(local.run(block, range(*window)), full.run(block, range(*window)))
     assert local.coverage.stopped_at == ()
 
@@ -172,7 +175,7 @@ def test_random_networks(layers, head, both_strands, seed, window):
 def test_every_layout(layout):
     torch.manual_seed(1)
     full, block = make(Relayout(toy_models.ConvNet(LENGTH, 4), layout), make_codes(3), layout)
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
 
 
@@ -196,7 +199,7 @@ class Dummy(nn.Module):
 def test_convolutions_with_a_dummy_axis_and_over_the_alphabet(over_alphabet):
     torch.manual_seed(2)
     full, block = make(Dummy(over_alphabet), make_codes(2), make_layout())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
     assert local.coverage.share == 1
 
@@ -205,7 +208,7 @@ def test_a_second_input_and_shared_prefix():
     torch.manual_seed(3)
     layout = make_layout(key=0)
     full, block = make(toy_models.TwoInputs(LENGTH, 4), make_codes(3), layout, others=(torch.rand(3, LENGTH),))
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
 
 
@@ -246,10 +249,10 @@ class Central(nn.Module):
 def test_only_what_the_outputs_depend_on_is_computed(strands):
     torch.manual_seed(7)
     full, block = make(Central(strands), make_codes(2), make_layout())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
-    plan = next(iter(local._programs.values()))._plan
-    widths = [state.window.width for node, state in plan.states.items() if node in plan.sliding]
+    plan = next(iter(local.strategy._programs.values()))._plan
+    widths = [one.state.window.width for one in plan.followed.values() if isinstance(one.needs, Sliding)]
     # The last of them could change at all 24 positions and is read at two.
     assert widths == [3, 5, 9, 17, 2]
 
@@ -287,7 +290,7 @@ CHOICES = {
 def test_choices_and_summaries_of_channels(choose):
     torch.manual_seed(12)
     full, block = make(Chosen(choose), make_codes(2), make_layout(), columns=[2, 0])
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=15)
+    local = delta_of(full, batch_size=15)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
     assert local.coverage.stopped_at == ()
     assert local.coverage.share > 0.99  # the linear layer after the choice is none of a window
@@ -309,38 +312,38 @@ def test_from_an_unknown_operation_on_the_network_runs_whole(operation, caplog):
     if operation is UNSUPPORTED["attention"]:
         operation = lambda x: ((x.transpose(1, 2) @ x).softmax(-1) @ x.transpose(1, 2)).transpose(1, 2)  # noqa: E731
     full, block = make(Interrupted(operation), make_codes(2), make_layout(), columns=[2, 0])
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
     assert local.coverage.stopped_at
     assert 0 < local.coverage.share < 0.5
     with caplog.at_level(logging.INFO):
-        options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
-        assert choose_engine("delta", block, range(LENGTH), **options).name == "delta"
+        request = replace(full.request, count=2, batch_size=None)
+        assert choose_engine("delta", block, range(LENGTH), [request]).name == "delta"
     assert sum("runs whole from" in line for line in caplog.messages) == len(local.coverage.stopped_at)
 
 
 def test_a_network_without_a_graph_gets_the_full_engine(caplog):
     full, block = make(DataDependent(), make_codes(2), make_layout())
-    options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    request = replace(full.request, count=2, batch_size=None)
     with caplog.at_level(logging.WARNING):
-        assert choose_engine("auto", block, range(LENGTH), **options).name == "full"
+        assert choose_engine("auto", block, range(LENGTH), [request]).name == "full"
     assert "the delta engine is not available" in caplog.text
 
 
 def test_a_wrong_window_is_noticed_and_the_full_engine_runs(monkeypatch, caplog):
     torch.manual_seed(5)
     full, block = make(toy_models.ConvNet(LENGTH, 4), make_codes(2), make_layout())
-    original_predictor = DeltaEngine.predictor
+    original = Delta.predict
 
     def wrong(self, block, chunk):
-        predict = original_predictor(self, block, chunk)
+        predict = original(self, block, chunk)
         return lambda draw: predict(draw) + 1e-3 * (chunk.position == LENGTH - 1)[:, None]
 
-    monkeypatch.setattr(DeltaEngine, "predictor", wrong)
-    options = {"network": full.network, "draws": full.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    monkeypatch.setattr(Delta, "predict", wrong)
+    request = replace(full.request, count=2, batch_size=None)
     with caplog.at_level(logging.WARNING):
-        engine = choose_engine("auto", block, range(LENGTH), **options)
-    assert type(engine) is FullEngine
+        engine = choose_engine("auto", block, range(LENGTH), [request])
+    assert type(engine.strategy) is Full
     assert "differs from the full one" in caplog.text
 
 
@@ -348,11 +351,8 @@ def test_a_wrong_window_is_noticed_and_the_full_engine_runs(monkeypatch, caplog)
 def test_the_batch_size_does_not_matter(batch_size):
     torch.manual_seed(6)
     network = toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 4))
-    full, block = make(network, make_codes(2), make_layout())
-    local = DeltaEngine(
-        full.network, full.draws, full.count, full.columns, full.exposures, scale="logit", batch_size=batch_size
-    )
-    full.scale = "logit"
+    full, block = make(network, make_codes(2), make_layout(), scale="logit")
+    local = delta_of(full, batch_size=batch_size)
     ours, theirs = local.run(block, range(LENGTH)), full.run(block, range(LENGTH))
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=0, atol=1e-5 * np.nanmax(np.abs(theirs.mean)) + 4e-6)
 
@@ -365,10 +365,10 @@ def test_sequences_share_a_batch_each_with_its_own_masks(recurrent):
     codes[2] = -1
     network = Recurrent(nn.GRU) if recurrent else toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 4))
     full, block = make(network, codes, make_layout(), others=())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=3 * 2 * LENGTH)
+    local = delta_of(full, batch_size=3 * 2 * LENGTH)
     assert_same_effects(local.run(block, range(LENGTH)), full.run(block, range(LENGTH)))
-    assert {rows for rows, mode in local._graphs if mode == "real"} == {1, 2}
-    assert local.sequences_at_once(LENGTH) == 2
+    assert {rows for rows, mode in local.strategy._graphs if mode == "real"} == {1, 2}
+    assert local.strategy.sequences_at_once(LENGTH) == 2
 
 
 class Recurrent(nn.Module):
@@ -465,9 +465,9 @@ def test_networks_that_users_have_equal_the_plain_loop(network, engine):
     torch.manual_seed(8)
     layout = make_layout()
     made, block = make(network(), make_codes(2, unknown=False), layout, count=2)
-    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    request = replace(made.request, count=2, batch_size=None)
     if engine == "auto":
-        made = choose_engine("delta", block, range(LENGTH), **options)
+        made = choose_engine("delta", block, range(LENGTH), [request])
     loop, reference = plain_loop(made, block, layout, range(LENGTH))
     ours = made.run(block, range(LENGTH))
     largest = np.nanmax(np.abs(loop))
@@ -476,13 +476,11 @@ def test_networks_that_users_have_equal_the_plain_loop(network, engine):
     np.testing.assert_allclose(ours.reference_mean, reference.mean(1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", [FullEngine, DeltaEngine])
-def test_a_mutation_that_reaches_nothing_has_an_effect_and_error_of_exactly_zero(engine):
+@pytest.mark.parametrize("strategy", [Full, Delta])
+def test_a_mutation_that_reaches_nothing_has_an_effect_and_error_of_exactly_zero(strategy):
     torch.manual_seed(9)
     made, block = make(CroppedFlat(), make_codes(2, unknown=False), make_layout(), batch_size=10)
-    run = engine(made.network, made.draws, made.count, made.columns, made.exposures, batch_size=12).run(
-        block, range(LENGTH)
-    )
+    run = Engine(strategy(replace(made.request, batch_size=12))).run(block, range(LENGTH))
     outside = [p for p in range(LENGTH) if not 7 <= p < 17]
     assert np.nanmax(np.abs(run.mean[:, outside])) == 0
     assert np.nanmax(run.squares[:, outside]) == 0
@@ -491,19 +489,19 @@ def test_a_mutation_that_reaches_nothing_has_an_effect_and_error_of_exactly_zero
 
 def test_a_block_without_mutants_gets_an_engine():
     made, block = make(CroppedFlat(), np.full((1, LENGTH), -1, dtype=np.int8), make_layout())
-    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
-    assert np.isnan(choose_engine("auto", block, range(LENGTH), **options).run(block, range(LENGTH)).mean).all()
+    request = replace(made.request, count=2, batch_size=None)
+    assert np.isnan(choose_engine("auto", block, range(LENGTH), [request]).run(block, range(LENGTH)).mean).all()
 
 
 def test_a_step_that_fails_when_it_runs_leaves_the_full_engine(monkeypatch, caplog):
     def broken(self, block, chunk):
         raise ValueError("a rule that does not fit")
 
-    monkeypatch.setattr(DeltaEngine, "predictor", broken)
+    monkeypatch.setattr(Delta, "predict", broken)
     made, block = make(CroppedFlat(), make_codes(1), make_layout())
-    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
+    request = replace(made.request, count=2, batch_size=None)
     with caplog.at_level(logging.WARNING):
-        assert type(choose_engine("auto", block, range(LENGTH), **options)) is FullEngine
+        assert type(choose_engine("auto", block, range(LENGTH), [request]).strategy) is Full
     assert "a rule that does not fit" in caplog.text
 
 
@@ -511,12 +509,12 @@ def test_a_step_that_fails_when_it_runs_leaves_the_full_engine(monkeypatch, capl
 def test_the_comparison_judges_predictions_on_any_scale(scale, monkeypatch):
     torch.manual_seed(10)
     made, block = make(toy_models.ConvNet(LENGTH, 4), make_codes(1), make_layout())
-    original = DeltaEngine.predictor
+    original = Delta.predict
 
     def wrong(self, block, chunk):
         predict = original(self, block, chunk)
         return lambda draw: predict(draw) * 1.01
 
-    monkeypatch.setattr(DeltaEngine, "predictor", wrong)
-    options = {"network": made.network, "draws": made.draws, "count": 2, "columns": [2, 0], "exposures": 1}
-    assert type(choose_engine("delta", block, range(LENGTH), scale=scale, **options)) is FullEngine
+    monkeypatch.setattr(Delta, "predict", wrong)
+    request = replace(made.request, count=2, batch_size=None)
+    assert type(choose_engine("delta", block, range(LENGTH), [replace(request, scale=scale)]).strategy) is Full

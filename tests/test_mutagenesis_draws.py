@@ -1,20 +1,21 @@
 """The effects of every draw, kept on request: those of a plain loop, and the moments are theirs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from kipoi_deepmr.mutagenesis import DeltaEngine
+from kipoi_deepmr.mutagenesis import Engine
 from tests import toy_models
-from tests.test_mutagenesis_full import LENGTH, make, make_codes, make_layout, plain_loop
+from tests.test_mutagenesis_full import LENGTH, delta_of, make, make_codes, make_layout, plain_loop
 
 
 def engines(network, codes, **options):
     """Return both engines of one network with a block of sequences."""
     layout = make_layout()
     full, block = make(network, codes, layout, keep_draws=True, **options)
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures, full.scale, keep_draws=True)
-    return layout, block, {"full": full, "delta": local}
+    return layout, block, {"full": full, "delta": delta_of(full)}
 
 
 @pytest.mark.parametrize("name", ["full", "delta"])
@@ -32,8 +33,8 @@ def test_kept_draws_equal_a_plain_loop_and_make_the_moments(name, batch_size):
     np.testing.assert_allclose(kept, expected.transpose(0, 3, 1, 2, 4), rtol=0, atol=1e-5 * largest)
     np.testing.assert_allclose(kept.astype(float).mean(1), moments.mean, rtol=0, atol=1e-6 * largest)
     np.testing.assert_allclose(kept.astype(float).var(1), moments.squares / moments.draws, rtol=0, atol=1e-6 * largest)
-    engine.keep_draws = False
-    assert engine.run(block, positions).kept is None
+    other = Engine(type(engine.strategy)(replace(engine.request, keep_draws=False)))
+    assert other.run(block, positions).kept is None
 
 
 def test_what_is_rounding_is_zero_in_every_draw():
@@ -57,7 +58,6 @@ def test_what_is_rounding_is_zero_in_every_draw():
 
 def test_kept_draws_count_against_the_memory_bound():
     _, _, both = engines(toy_models.Linear(LENGTH, 4), make_codes(1))
-    engine = both["full"]
-    kept = engine.moment_bytes
-    engine.keep_draws = False
-    assert kept - engine.moment_bytes == 4 * engine.count * len(engine.columns)
+    asked = both["full"].request
+    less = replace(asked, keep_draws=False).moment_bytes
+    assert asked.moment_bytes - less == 4 * asked.count * len(asked.columns)

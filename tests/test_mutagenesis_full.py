@@ -1,6 +1,7 @@
 """The full engine against a plain loop over mutants and draws."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from kipoi_deepmr.errors import ModelError, PredictionError
 from kipoi_deepmr.model import Layout, SequenceNetwork
-from kipoi_deepmr.mutagenesis import Block, BlockMoments, FullEngine
+from kipoi_deepmr.mutagenesis import Block, BlockMoments, Delta, Engine, Full, Request
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests import toy_models
 
@@ -47,25 +48,31 @@ def make(network: nn.Module, codes: np.ndarray, layout: Layout, others=(), **eng
     draws = MCDropout(sites, seed=7, device=CPU)
     names = [f"chr1:{100 * i}-{100 * i + LENGTH}(+)" for i in range(len(codes))]
     defaults = {"count": 3, "columns": [2, 0], "exposures": 1}
-    engine = FullEngine(wrapped, draws, **{**defaults, **engine_options})
+    engine = Engine(Full(Request(wrapped, draws, **{**defaults, **engine_options})))
     return engine, Block(names, codes, references, tuple(others))
 
 
-def plain_loop(engine: FullEngine, block: Block, layout: Layout, positions: range):
+def delta_of(engine: Engine, **changes) -> Engine:
+    """Return the delta engine on the network of a full one, its batch size found by itself."""
+    return Engine(Delta(replace(engine.request, **{"batch_size": None, **changes})))
+
+
+def plain_loop(engine: Engine, block: Block, layout: Layout, positions: range):
     """Mutants one at a time, draws one at a time, every draw kept: (sequence, position, allele, draw, column)."""
-    out = np.full((len(block.names), len(positions), 4, engine.count, len(engine.columns)), np.nan)
-    reference = np.empty((len(block.names), engine.count, len(engine.columns)))
-    transform = {"identity": lambda p: p, "logit": lambda p: np.log(p / (1 - p)), "log": np.log}[engine.scale]
+    asked = engine.request
+    out = np.full((len(block.names), len(positions), 4, asked.count, len(asked.columns)), np.nan)
+    reference = np.empty((len(block.names), asked.count, len(asked.columns)))
+    transform = {"identity": lambda p: p, "logit": lambda p: np.log(p / (1 - p)), "log": np.log}[asked.scale]
     for s, name in enumerate(block.names):
-        for n in range(engine.count):
-            thinned = ThinnedNetwork(engine.network, engine.draws.masks([name], n).rows(None))
+        for n in range(asked.count):
+            thinned = ThinnedNetwork(asked.predictor, asked.draws.masks([name], n).rows(None))
 
             def predict(codes, s=s, thinned=thinned):
                 x = torch.from_numpy(one_hot(codes[None], layout))
                 with torch.no_grad():
                     # Twice the same row: networks that squeeze all axes need two.
                     y = thinned(x.repeat(2, *[1] * (x.ndim - 1)), *[other[[s, s]] for other in block.others])
-                return transform(y[0, engine.columns].double().numpy())
+                return transform(y[0, asked.columns].double().numpy())
 
             reference[s, n] = predict(block.codes[s])
             for i, p in enumerate(positions):
@@ -130,7 +137,7 @@ def test_stacked_reverse_complements_share_their_masks(scale):
     layout = make_layout()
     network = toy_models.ReverseComplementStack(toy_models.ConvNet(LENGTH, 5))
     engine, block = make(network, make_codes(2), layout, columns=[4, 1, 0], exposures=2, scale=scale)
-    assert {site.stack for site in engine.draws.sites} == {2}
+    assert {site.stack for site in engine.request.draws.sites} == {2}
     moments = engine.run(block, range(5, 17))
     assert moments.mean.shape == (2, 12, 4, 3)
     assert_equal_to_loop(moments, *plain_loop(engine, block, layout, range(5, 17)), 2)
@@ -207,7 +214,7 @@ def test_interleaved_strands_are_noticed_and_batched_by_sequence():
     layout = make_layout()
     engine, block = make(Unbatchable(), make_codes(3), layout, batch_size=50)
     moments = engine.run(block, range(LENGTH))
-    assert engine._mix_sequences is False
+    assert engine.strategy.whole.mixes_sequences is False
     assert_equal_to_loop(moments, *plain_loop(engine, block, layout, range(LENGTH)), 1)
 
 
@@ -258,14 +265,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog):
     engine, block = make(network, codes, layout, batch_size=64)
     expected = engine.run(block, range(LENGTH))
     small, _ = make(network, codes, layout, batch_size=64)
-    original = FullEngine._moments
+    original = Engine._moments
 
     def limited(self, block, chunk, references, draws=None):
         if len(chunk) > 20:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return original(self, block, chunk, references)
 
-    monkeypatch.setattr(FullEngine, "_moments", limited)
+    monkeypatch.setattr(Engine, "_moments", limited)
     with caplog.at_level(logging.WARNING):
         given = small.run(block, range(LENGTH))
     assert small.batch_size == 16
@@ -275,7 +282,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog):
     def never(self, block, chunk, references, draws=None):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(FullEngine, "_moments", never)
+    monkeypatch.setattr(Engine, "_moments", never)
     with pytest.raises(ModelError, match="not even one mutant"):
         small.run(block, range(LENGTH))
 

@@ -38,7 +38,7 @@ def traced(network: nn.Module, columns: list[int], mode: str = "real", batch: in
     draws = MCDropout(find_dropouts(network.eval(), x[:1]), seed=1, device=torch.device("cpu"))
     masks = draws.masks(["s"], 0).rows(None)
     expected = ThinnedNetwork(network, masks)(x)[:, columns]
-    return trace(network, columns, x, (), masks, mode=mode), (x, *mask_tensors(masks)), expected
+    return trace(network, draws, columns, x, (), masks, mode=mode), (x, *mask_tensors(masks)), expected
 
 
 def linear_outputs(graph) -> list[int]:

@@ -1,14 +1,16 @@
 """Products in less than float32: what it changes, and what it leaves as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from kipoi_deepmr.mutagenesis import DeltaEngine, FullEngine, choose_engine
+from kipoi_deepmr.mutagenesis import Delta, Engine, Full, choose_engine
 from kipoi_deepmr.mutagenesis.agreement import compare
 from kipoi_deepmr.mutagenesis.precision import products_in
+from tests.test_mutagenesis_delta import RandomNetwork
 from tests.test_mutagenesis_full import LENGTH, DataDependent, make, make_codes, make_layout
-from tests.test_mutagenesis_local import RandomNetwork
 
 CONV = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1, "activation": "gelu", "elementwise": True}
 
@@ -17,8 +19,8 @@ def engines(precision, head="flat"):
     torch.manual_seed(3)
     network = RandomNetwork([{**CONV, "kind": "conv", "p": 0.3}, {**CONV, "kind": "max", "p": 0.0}], head, True, LENGTH)
     full, block = make(network, make_codes(1), make_layout())
-    options = {name: getattr(full, name) for name in ("network", "draws", "count", "columns", "exposures")}
-    return [engine(**options, precision=precision) for engine in (FullEngine, DeltaEngine)], block, options
+    request = replace(full.request, precision=precision)
+    return [Engine(strategy(request)) for strategy in (Full, Delta)], block, request
 
 
 def test_bfloat16_keeps_small_effects_in_the_local_engine_and_the_references_in_float32():
@@ -38,20 +40,19 @@ def test_bfloat16_keeps_small_effects_in_the_local_engine_and_the_references_in_
 
 def test_an_uncaptured_network_takes_bfloat16_too():
     full, block = make(DataDependent(), make_codes(1), make_layout())
-    options = {name: getattr(full, name) for name in ("network", "draws", "count", "columns", "exposures")}
     expected = full.run(block, range(LENGTH)).mean
-    found = FullEngine(**options, precision="bfloat16").run(block, range(LENGTH)).mean
+    found = Engine(Full(replace(full.request, precision="bfloat16"))).run(block, range(LENGTH)).mean
     difference = np.nanmax(np.abs(found - expected)) / np.nanmax(np.abs(expected))
     assert 1e-5 < difference < 0.5
 
 
 def test_the_engines_are_compared_in_float32_and_then_run_as_asked(caplog):
-    _, block, options = engines("bfloat16")
-    engine = choose_engine("delta", block, range(LENGTH), **options, precision="bfloat16")
-    assert (engine.name, engine.precision) == ("delta", "bfloat16")
+    _, block, request = engines("bfloat16")
+    engine = choose_engine("delta", block, range(LENGTH), [request])
+    assert (engine.name, engine.strategy.precision) == ("delta", "bfloat16")
     assert not caplog.records
-    assert compare(engine, block, range(LENGTH)).relative < 1e-5
-    assert engine.precision == "bfloat16"
+    assert compare(engine.strategy, block, range(LENGTH)).relative < 1e-5
+    assert engine.strategy.precision == "bfloat16"
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
@@ -68,8 +69,10 @@ def test_torch_is_left_as_it_was(precision):
 
 
 def test_passes_are_shared_between_engines_of_one_precision_only():
-    (full, local), block, _ = engines("bfloat16")
+    (_, local), block, request = engines("bfloat16")
     local.prepare(block)
-    full.share(local)
+    whole = local.strategy.whole
+    assert whole.in_precision("float32") is whole
+    full = Engine(Full(request, whole.in_precision("bfloat16")))
     low = full.run(block, range(3)).reference_mean
     assert np.abs(low - local.run(block, range(3)).reference_mean).max() > 1e-6

@@ -8,9 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kipoi_deepmr.mutagenesis import DeltaEngine
 from tests import toy_models
-from tests.test_mutagenesis_full import LENGTH, assert_equal_to_loop, make, make_codes, make_layout, plain_loop
+from tests.test_mutagenesis_full import (
+    LENGTH,
+    assert_equal_to_loop,
+    delta_of,
+    make,
+    make_codes,
+    make_layout,
+    plain_loop,
+)
 
 CHANNELS = 6
 
@@ -125,11 +132,11 @@ def test_an_operation_is_followed_to_the_end(operation, both_strands):
     if both_strands:
         network = toy_models.ReverseComplementStack(network)
     full, block = make(network, make_codes(3), make_layout())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures, batch_size=21)
+    local = delta_of(full, batch_size=21)
     moments = local.run(block, range(LENGTH))
     assert local.coverage.stopped_at == ()
     assert local.coverage.share > 0.98  # the head on what all positions were reduced to is whole rows
-    assert_equal_to_loop(moments, *plain_loop(full, block, make_layout(), range(LENGTH)), full.exposures)
+    assert_equal_to_loop(moments, *plain_loop(full, block, make_layout(), range(LENGTH)), full.request.exposures)
 
 
 SINGULAR = {
@@ -145,10 +152,10 @@ SINGULAR = {
 def test_what_a_small_error_would_change_much_runs_whole(operation, stop):
     torch.manual_seed(8)
     full, block = make(Between(operation), make_codes(2), make_layout())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     moments = local.run(block, range(LENGTH))
     assert local.coverage.stopped_at[0].startswith(stop)
-    assert_equal_to_loop(moments, *plain_loop(full, block, make_layout(), range(LENGTH)), full.exposures)
+    assert_equal_to_loop(moments, *plain_loop(full, block, make_layout(), range(LENGTH)), full.request.exposures)
 
 
 GLOBAL = {
@@ -164,17 +171,17 @@ def test_what_needs_all_positions_ends_the_local_part_with_its_name(name):
     torch.manual_seed(9)
     module, stop = GLOBAL[name]
     full, block = make(Between(lambda x, part: part(x), module), make_codes(2), make_layout())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
+    local = delta_of(full)
     moments = local.run(block, range(LENGTH))
     assert local.coverage.stopped_at[0].startswith(stop)
     assert 0 < local.coverage.share < 1
-    assert_equal_to_loop(moments, *plain_loop(full, block, make_layout(), range(LENGTH)), full.exposures)
+    assert_equal_to_loop(moments, *plain_loop(full, block, make_layout(), range(LENGTH)), full.request.exposures)
 
 
 def test_entries_that_do_not_exist_spread_no_infinity():
     torch.manual_seed(10)
     network = OPERATIONS["log of a maximum"]()
     full, block = make(network, make_codes(2), make_layout())
-    local = DeltaEngine(full.network, full.draws, full.count, full.columns, full.exposures)
-    assert np.isfinite(local.run(block, range(2)).mean[0, 0]).sum() == 3 * len(full.columns)
+    local = delta_of(full)
+    assert np.isfinite(local.run(block, range(2)).mean[0, 0]).sum() == 3 * len(full.request.columns)
     assert math.isfinite(float(np.nansum(local.run(block, range(LENGTH - 2, LENGTH)).squares)))

@@ -7,12 +7,13 @@ import pytest
 from kipoi_deepmr import cli
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import SequenceError
+from kipoi_deepmr.mutagenesis import Engine
 from kipoi_deepmr.mutagenesis.delta.program import DeltaProgram
 from kipoi_deepmr.predict.bench import bench
 from kipoi_deepmr.predict.prepare import prepare
 from tests.kipoi_models import write_project
 
-KEYS = {"full_ms", "delta_ms", "ratio", "max_difference", "peak_memory_bytes", "coverage"}
+KEYS = {"full_ms", "delta_ms", "ratio", "limit_ms", "max_difference", "engines_agree", "peak_memory_bytes", "coverage"}
 
 
 def report_of(tmp_path, capsys, changes=None) -> dict:
@@ -29,9 +30,27 @@ def test_the_report_of_a_network_that_can_be_followed(tmp_path, capsys):
     assert report["engines_agree"] is True
     assert report["coverage"] == 1
     assert report["peak_memory_bytes"] > 2**20
+    assert 0 < report["limit_ms"] < report["full_ms"]
     assert cli.main(["bench", str(tmp_path / "config.yaml"), "--device", "cpu"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == list(report)
+
+
+def test_the_middle_is_timed_and_the_limit_is_that_of_the_middle(tmp_path, monkeypatch):
+    timed = {"full": set(), "delta": set()}
+    original = Engine._moments
+
+    def moments(self, block, chunk, *rest):
+        timed[self.name].add((int(chunk.position.min()), int(chunk.position.max())))
+        return original(self, block, chunk, *rest)
+
+    monkeypatch.setattr(Engine, "_moments", moments)
+    monkeypatch.setattr("kipoi_deepmr.predict.bench._multiply_adds_per_second", lambda device: 1e6)
+    report = bench(load_config(write_project(tmp_path)), device="cpu", batch_size=6)
+    # Of the positions 20 to 27 the two in the middle.
+    assert timed == {"full": {(23, 24)}, "delta": {(23, 24)}}
+    # Position 24 reaches 7 outputs of a convolution, which pooling by 4 makes at most 3; these reach 7, by 5 taps each.
+    assert report.limit_ms == pytest.approx((7 * 4 * 8 / 4 + 3 * 5 * 8 * 8 + 7 * 8 * 3) / 1e3, rel=1e-12)
 
 
 def test_engines_that_disagree_are_reported_as_such(tmp_path, capsys, monkeypatch):

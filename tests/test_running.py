@@ -41,7 +41,6 @@ from tests.kipoi_models import CONVOLUTION, plain_loop, write_model, write_peaks
 
 # The package offers the function under the name of its module.
 RUN = importlib.import_module("kipoi_deepmr.running")
-COMPUTE = importlib.import_module("kipoi_deepmr.predict.compute")
 LENGTH = 60
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 COLUMNS = [0, 2, 3]
@@ -668,23 +667,6 @@ def test_estimates_come_in_blocks_of_bounded_memory(finished, monkeypatch):
     after = re_estimate(store)["local"].to_dataset().load()
     assert sizes == [2, 1, 2]
     xr.testing.assert_allclose(after, before, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("shard", "todo", "at_once", "columns", "blocks"),
-    [
-        (1, range(4), 1, 3, [[0], [1], [2], [3]]),
-        (1, range(5), 2, 3, [[0, 1], [2, 3], [4]]),
-        (1, [0, 3, 4, 5], 2, 3, [[0], [3], [4, 5]]),
-        (2, [2, 3, 4], 1, 3, [[2, 3], [4]]),
-        # A thousand exposures and outcomes: the covariances of one sequence are enough to hold.
-        (1, range(2), 2, 2000, [[0], [1]]),
-        (2, range(4), 4, 2000, [[0, 1], [2, 3]]),
-    ],
-)
-def test_blocks_fill_shards_and_stay_within_memory(shard, todo, at_once, columns, blocks):
-    engine = SimpleNamespace(sequences_at_once=lambda _: at_once, columns=range(columns), exposures=columns // 2)
-    assert list(COMPUTE._blocks(list(todo), shard, engine, 8)) == blocks
 
 
 def test_re_estimating_changes_what_is_asked_and_keeps_the_rest(finished):

@@ -1,7 +1,8 @@
 """Whether the delta engine gives what the full one gives, on a sample of mutants."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kipoi_deepmr.mutagenesis.blocks import Block, to_numpy
-from kipoi_deepmr.mutagenesis.delta.engine import DeltaEngine
-from kipoi_deepmr.mutagenesis.full import FullEngine
+from kipoi_deepmr.mutagenesis.delta.delta import Delta
+from kipoi_deepmr.mutagenesis.engine import Engine
+from kipoi_deepmr.mutagenesis.full.full import Full
 from kipoi_deepmr.mutagenesis.independence import PROBE
 from kipoi_deepmr.mutagenesis.precision import products_in
 from kipoi_deepmr.mutagenesis.variants import Variants, all_variants, mutate
-from kipoi_deepmr.uncertainty import ThinnedNetwork
 
 SPREAD = 12
 _DRAWS = 2
@@ -58,7 +59,7 @@ class Comparison:
         return float(self.difference.max(initial=0.0) / largest) if largest > 0 else None
 
 
-def compare(delta: DeltaEngine, block: Block, positions: range, *, spread: int = SPREAD) -> Comparison:
+def compare(delta: Delta, block: Block, positions: range, *, spread: int = SPREAD) -> Comparison:
     """Compare the engines on mutants of the first sequence of a block, in float32.
 
     An output agrees where the engines differ by no more than 1e-5 of its largest effect, or 8 units of float32 rounding of
@@ -67,8 +68,8 @@ def compare(delta: DeltaEngine, block: Block, positions: range, *, spread: int =
 
     Parameters
     ----------
-    local
-        The delta engine; its precision is float32 meanwhile.
+    delta
+        The delta strategy; its precision is float32 meanwhile.
     block
         The sequences.
     positions
@@ -98,7 +99,7 @@ def compare(delta: DeltaEngine, block: Block, positions: range, *, spread: int =
     chunk = all_variants(first.codes, _sample(first.codes[0], positions, spread), block.sequence.device)
     if not len(chunk):
         return Comparison(*(np.zeros(0) for _ in range(4)))
-    draws = range(min(delta.count, _DRAWS))
+    draws = range(min(delta.request.count, _DRAWS))
     with torch.inference_mode(), products_in("float32"):
         here = _by_delta(delta, first, chunk, draws)
         there, references = _by_full(delta, first, chunk, draws)
@@ -115,15 +116,15 @@ def compare(delta: DeltaEngine, block: Block, positions: range, *, spread: int =
     return Comparison(difference, effect, prediction, excess)
 
 
-def _by_delta(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) -> Tensor:
-    predict = delta.predictor(block, chunk)
+def _by_delta(delta: Delta, block: Block, chunk: Variants, draws: range) -> Tensor:
+    predict = delta.predict(block, chunk)
     return torch.stack([predict(draw).double() for draw in draws])
 
 
-def _by_full(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) -> tuple[Tensor, Tensor]:
+def _by_full(delta: Delta, block: Block, chunk: Variants, draws: range) -> tuple[Tensor, Tensor]:
     """Return predictions (draw, mutant, column) of the full engine, and its references (draw, sequence, column)."""
-    full = FullEngine(delta.network, delta.draws, delta.count, delta.columns, delta.exposures, memory=delta.memory)
-    full.share(delta)
+    asked = replace(delta.request, scale="identity", batch_size=None, keep_draws=False, precision="float32")
+    full = Full(asked, delta.whole)
     full.prepare(block)
     full.batch_size = min(full.batch_size or 1, PROBE)
 
@@ -131,29 +132,32 @@ def _by_full(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) ->
         size = full.batch_size or 1
         parts = []
         for start in range(0, len(chunk), size):
-            of_draw = full.predictor(block, chunk.rows(start, min(start + size, len(chunk))))
+            of_draw = full.predict(block, chunk.rows(start, min(start + size, len(chunk))))
             parts.append(torch.stack([of_draw(draw).double() for draw in draws]))
         return torch.cat(parts, 1)
 
-    return full.within_memory(predict, lambda: full.batch_size or 1), full.references(block).double()
+    engine = Engine(full)
+    return engine.within_memory(predict, lambda: engine.batch_size), engine.references(block).double()
 
 
-def _in_float64(delta: DeltaEngine, block: Block, chunk: Variants, draws: range) -> Tensor | None:
+def _in_float64(delta: Delta, block: Block, chunk: Variants, draws: range) -> Tensor | None:
     """Return predictions of a float64 copy of the network; None for a network that cannot be copied or cast."""
-    layout = delta.network.layout
+    asked = delta.request
+    layout = asked.predictor.layout
     alleles = torch.as_tensor(layout.allele_rows, device=block.sequence.device)
     try:
-        network = copy.deepcopy(delta.network).double()
+        predictor: Any = asked.predictor
+        network = copy.deepcopy(predictor).double()
         mutants = mutate(block.sequence.double(), chunk, layout.alphabet_axis, layout.position_axis, alleles)
         others = [other.double() if other.is_floating_point() else other for other in block.others]
         found = []
         for draw in draws:
-            thinned = ThinnedNetwork(network, delta.draws.masks(block.names, draw).rows(None))
+            of_draw = asked.draws.network(network, asked.draws.masks(block.names, draw).rows(None))
             parts = [
-                thinned(part.clone(), *(other.expand(len(part), *other.shape[1:]).clone() for other in others))
+                of_draw(part.clone(), *(other.expand(len(part), *other.shape[1:]).clone() for other in others))
                 for part in mutants.split(PROBE)
             ]
-            found.append(torch.cat(parts)[:, list(delta.columns)].double())
+            found.append(torch.cat(parts)[:, list(asked.columns)].double())
     except Exception:  # noqa: BLE001  such a network is judged by its float32 predictions alone
         return None
     return torch.stack(found)

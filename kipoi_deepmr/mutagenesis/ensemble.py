@@ -1,146 +1,115 @@
 """An ensemble of networks: a draw is a member, or a thinned network of a member."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kipoi_deepmr.effects import Moments
 from kipoi_deepmr.mutagenesis.blocks import Block, Coverage
-from kipoi_deepmr.mutagenesis.delta.engine import DeltaEngine
-from kipoi_deepmr.mutagenesis.delta.program import ALLELES
-from kipoi_deepmr.mutagenesis.engine_choice import choose_engine, try_delta
-from kipoi_deepmr.mutagenesis.full import FullEngine
-from kipoi_deepmr.mutagenesis.graph import Passes
-from kipoi_deepmr.mutagenesis.scale import transform
-from kipoi_deepmr.mutagenesis.variants import Variants
-
-logger = logging.getLogger(__name__)
-
-_SPREAD = 3
+from kipoi_deepmr.mutagenesis.precision import Precision, products_in
+from kipoi_deepmr.mutagenesis.strategy import Strategy
+from kipoi_deepmr.mutagenesis.variants import MUTANTS, Variants
 
 
-@dataclass
-class EnsembleEngine(FullEngine):
-    """Saturation mutagenesis by the networks of an ensemble, one after the other.
+class Ensemble:
+    """The strategy that asks members one after the other, so that the activations of one are in memory.
 
-    The draws of the first member come first, then those of the second. A batch goes through one member at a time, so
-    that the activations of one member are in memory.
+    The draws of the first member come first, then those of the second. All else is taken from the first.
 
     Parameters
     ----------
     members
-        An engine per member, each with the same number of draws.
+        A strategy per member, each with the same number of draws.
     """
 
-    members: Sequence[FullEngine] = ()
+    def __init__(self, members: Sequence[Strategy]) -> None:
+        self.members = tuple(members)
+        count = sum(member.request.count for member in members)
+        self.request = replace(members[0].request, count=count)
+        self.batch_size = members[0].batch_size
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """The engines of the members."""
         return " and ".join(dict.fromkeys(member.name for member in self.members))
 
-    @classmethod
-    def of(cls, members: Sequence[FullEngine]) -> "EnsembleEngine":
-        """Return the engine of some members, which takes all else from the first."""
-        one = members[0]
-        given = {one_field.name: getattr(one, one_field.name) for one_field in fields(FullEngine) if one_field.init}
-        return cls(**{**given, "count": sum(member.count for member in members)}, members=members)
-
-    def prepare(self, block: Block) -> Passes:
-        """Prepare every member and take the smallest of their batches."""
-        passes = [member.prepare(block) for member in self.members]
-        self._take_batch_size(min(member.batch_size or 1 for member in self.members))
-        return passes[0]
-
     @property
     def coverage(self) -> Coverage:
-        """How much of the first member is computed locally."""
+        """That of the first member."""
         return self.members[0].coverage
 
     @property
-    def warm_up_draws(self) -> int:
-        """Draws until every member has run once."""
-        return self.count
+    def networks(self) -> int:
+        """Number of members."""
+        return len(self.members)
 
-    def time(self, block: Block, positions: range, batches: int, draws: int | None = None) -> tuple[float, int]:
-        """Time fewer batches: each goes through every member."""
-        return super().time(block, positions, max(1, batches // len(self.members)), draws)
+    @property
+    def fewest(self) -> int:
+        """Largest of the members' smallest batches."""
+        return max(member.fewest for member in self.members)
+
+    @property
+    def whole_precision(self) -> Precision:
+        """That of the first member; each member is asked in its own."""
+        return self.members[0].whole_precision
+
+    def prepare(self, block: Block) -> None:
+        """Prepare every member and take the smallest of their batches."""
+        for member in self.members:
+            member.prepare(block)
+        self._share_batch_size()
+
+    def references(self, block: Block) -> Tensor:
+        """Predict the references by every member."""
+        found = []
+        for member in self.members:
+            with products_in(member.whole_precision):
+                found.append(member.references(block))
+        return torch.cat(found)
+
+    def reference_rows(self, block: Block) -> int:
+        """Return the largest number of the members."""
+        return max(member.reference_rows(block) for member in self.members)
+
+    def predict(self, block: Block, chunk: Variants) -> Callable[[int], Tensor]:
+        """Return what predicts some variants in a draw; draws that follow each other use a member's shared layers."""
+        loaded: dict[int, Callable[[int], Tensor]] = {}
+
+        def predict(draw: int) -> Tensor:
+            number, own = divmod(draw, self.members[0].request.count)
+            member = self.members[number]
+            with products_in(member.whole_precision):
+                if number not in loaded:
+                    loaded.clear()
+                    loaded[number] = member.predict(block, chunk)
+                return loaded[number](own)
+
+        return predict
+
+    def chunk_size(self, variants: Variants, start: int) -> int:
+        """Return the smallest number of the members, in whole positions as the delta engine takes them."""
+        size = min(member.chunk_size(variants, start) for member in self.members)
+        return max(MUTANTS, size // MUTANTS * MUTANTS) if size > MUTANTS else size
+
+    def halve(self, size: int) -> None:
+        """Let every member halve."""
+        for member in self.members:
+            member.halve(size)
+        self._share_batch_size()
 
     def sequences_at_once(self, positions: int) -> int:
         """Return the smallest number of the members."""
         return min(member.sequences_at_once(positions) for member in self.members)
 
-    def predictor(self, block: Block, chunk: Variants) -> Callable[[int], Tensor]:
-        """Return what predicts some variants in a draw; draws that follow each other use a member's shared layers."""
-        loaded: dict[int, Callable[[int], Tensor]] = {}
-
-        def predict(draw: int) -> Tensor:
-            number, own = divmod(draw, self.members[0].count)
-            if number not in loaded:
-                loaded.clear()
-                loaded[number] = self.members[number].predictor(block, chunk)
-            return loaded[number](own)
-
-        return predict
-
-    def _references_within_memory(self, block: Block) -> tuple[Tensor, Moments]:
-        predictions = torch.cat([member._references_within_memory(block)[0] for member in self.members])
-        moments = Moments(self.exposures)
-        for prediction in predictions:
-            moments.add(transform(prediction, self.scale))
-        return predictions, moments
-
-    def _chunk_size(self, variants: Variants, start: int) -> int:
-        size = min(member._chunk_size(variants, start) for member in self.members)
-        # The delta engine takes whole positions.
-        return max(ALLELES, size // ALLELES * ALLELES) if size > ALLELES else size
-
-    def _halve_batch(self, error: Exception, size: int) -> None:
-        for member in self.members:
-            member._halve_batch(error, size)
-        self._take_batch_size(min(member.batch_size or 1 for member in self.members))
-
-    def _substitute(self) -> FullEngine | None:
-        substitutes = [member._substitute() for member in self.members]
+    def substitute(self) -> "Ensemble | None":
+        """Return the ensemble of the members' substitutes, if there is one."""
+        substitutes = [member.substitute() for member in self.members]
         if not any(substitutes):
             return None
-        return EnsembleEngine.of([other or member for other, member in zip(substitutes, self.members, strict=True)])
+        return Ensemble([other or member for other, member in zip(substitutes, self.members, strict=True)])
 
-    def _take_batch_size(self, size: int) -> None:
-        self.batch_size = size
+    def _share_batch_size(self) -> None:
+        self.batch_size = min(member.batch_size or 1 for member in self.members)
         for member in self.members:
-            member.batch_size = size
-
-
-def choose_engines(
-    wanted: Literal["auto", "delta", "full"], block: Block, positions: range, members: Sequence[Mapping[str, Any]]
-) -> FullEngine:
-    """Return the engine of one network or of several, ready to run.
-
-    Parameters
-    ----------
-    wanted, block, positions
-        As `choose_engine`.
-    members
-        Arguments of `FullEngine` for each network. The engines are compared and timed on the first one. For the others
-        the delta engine is tried on the mutants of three positions: both ends and the middle.
-
-    Returns
-    -------
-    FullEngine, DeltaEngine or EnsembleEngine
-    """
-    first = choose_engine(wanted, block, positions, **members[0])
-    if len(members) == 1:
-        return first
-    engines = [first]
-    for options in members[1:]:
-        delta = DeltaEngine(**options)
-        follows = isinstance(first, DeltaEngine) and try_delta(delta, block, positions, spread=_SPREAD)
-        engines.append(delta if follows else FullEngine(**options))
-    ensemble = EnsembleEngine.of(engines)
-    ensemble.prepare(block)
-    return ensemble
+            member.batch_size = self.batch_size

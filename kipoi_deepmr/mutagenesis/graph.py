@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -14,7 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from kipoi_deepmr.mutagenesis.output_columns import select_early
 from kipoi_deepmr.mutagenesis.precision import Precision, lower_products, products_in
 from kipoi_deepmr.mutagenesis.simplify import simplify
-from kipoi_deepmr.uncertainty import Mask, ThinnedNetwork
+from kipoi_deepmr.mutagenesis.strategy import Predictor
+from kipoi_deepmr.uncertainty import Draws, Mask
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,15 @@ class WholePasses:
     shared_layers = 0
 
     def __init__(
-        self, network: nn.Module, columns: Sequence[int], bytes_per_row: int, precision: Precision = "float32"
+        self,
+        network: Callable[..., Tensor],
+        draws: Draws,
+        columns: Sequence[int],
+        bytes_per_row: int,
+        precision: Precision = "float32",
     ) -> None:
         self._network = network
+        self._draws = draws
         self._autocast = precision == "bfloat16"
         self._columns = list(columns)
         self.bytes_per_row = bytes_per_row
@@ -57,7 +64,7 @@ class WholePasses:
         """Run the network on a copy of the inputs, which it may change in place."""
         inputs = [tensor.clone() for tensor in saved]
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self._autocast):
-            predicted = ThinnedNetwork(self._network, masks)(*inputs)
+            predicted = self._draws.network(self._network, masks)(*inputs)
         return predicted[:, self._columns].to(inputs[0].dtype if self._autocast else predicted.dtype)
 
 
@@ -68,23 +75,26 @@ class CapturedPasses:
     ----------
     network
         Called as ``network(sequence, *others)`` in eval mode.
+    draws
+        Source of the draws, which makes the network of a draw.
     columns
         Outputs to keep.
     sequence, others
         Inputs of the batch size for which the graphs hold.
     masks
-        Masks of any draw, one per dropout.
+        Masks of any draw, one per site.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Callable[..., Tensor],
+        draws: Draws,
         columns: Sequence[int],
         sequence: Tensor,
         others: Sequence[Tensor],
         masks: Sequence[Mask],
     ) -> None:
-        whole = trace(network, columns, sequence, others, masks)
+        whole = trace(network, draws, columns, sequence, others, masks)
         self._before, self._after, self.shared_layers = _split(whole, 1 + len(others))
         rows = len(sequence)
         self.bytes_per_row = (_peak_bytes(self._before) + _peak_bytes(self._after)) // rows
@@ -106,7 +116,8 @@ class CapturedPasses:
 
 
 def trace(
-    network: nn.Module,
+    network: Callable[..., Tensor],
+    draws: Draws,
     columns: Sequence[int],
     sequence: Tensor,
     others: Sequence[Tensor],
@@ -118,7 +129,7 @@ def trace(
 
     Parameters
     ----------
-    network, columns, sequence, others, masks
+    network, draws, columns, sequence, others, masks
         As `CapturedPasses`.
     mode
         ``fake`` computes shapes only; the graph's own constants are then not usable.
@@ -136,7 +147,7 @@ def trace(
     def forward(*tensors: Tensor) -> Tensor:
         parts = iter(tensors[len(inputs) :])
         own = [Mask(next(parts), next(parts) if offset else None) for offset in with_offset]
-        return ThinnedNetwork(network, own)(*tensors[: len(inputs)])[:, selected]
+        return draws.network(network, own)(*tensors[: len(inputs)])[:, selected]
 
     given = (*inputs, *mask_tensors(masks))
     fake = FakeTensorMode(allow_non_fake_inputs=True) if mode == "fake" else nullcontext()
@@ -173,7 +184,8 @@ def _changes_its_input(node: fx.Node) -> bool:
 
 
 def capture(
-    network: nn.Module,
+    network: Predictor,
+    draws: Draws,
     columns: Sequence[int],
     sequence: Tensor,
     others: Sequence[Tensor],
@@ -184,7 +196,7 @@ def capture(
 
     Parameters
     ----------
-    network, columns, sequence, others, masks
+    network, draws, columns, sequence, others, masks
         As `CapturedPasses`.
     precision
         Arithmetic of products.
@@ -194,13 +206,13 @@ def capture(
     Passes
         `CapturedPasses` when the graph can be captured and gives what the network gives, else `WholePasses`.
     """
-    whole = WholePasses(network, columns, _parameter_free_bytes(sequence), precision)
-    if getattr(network, "opaque", False):
+    whole = WholePasses(network, draws, columns, _parameter_free_bytes(sequence), precision)
+    if network.opaque:
         return whole
     try:
         with products_in("float32"):
-            expected = ThinnedNetwork(network, masks)(sequence.clone(), *others)[:, list(columns)]
-            captured = CapturedPasses(network, columns, sequence, others, masks)
+            expected = draws.network(network, masks)(sequence.clone(), *others)[:, list(columns)]
+            captured = CapturedPasses(network, draws, columns, sequence, others, masks)
             given = captured.after(captured.before(sequence, others), masks)
     except torch.OutOfMemoryError:
         raise

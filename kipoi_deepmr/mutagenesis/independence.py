@@ -6,14 +6,14 @@ from torch import Tensor
 from kipoi_deepmr.errors import ModelError
 from kipoi_deepmr.mutagenesis.blocks import Block
 from kipoi_deepmr.mutagenesis.graph import Passes
-from kipoi_deepmr.uncertainty import MCDropout
+from kipoi_deepmr.uncertainty import Draws
 
 PROBE = 4
 _TOLERANCE = 1e-4
 _ROUNDING = 16 * torch.finfo(torch.float32).eps
 
 
-def rows_keep_their_masks(passes: Passes, draws: MCDropout, block: Block) -> bool:
+def rows_keep_their_masks(passes: Passes, draws: Draws, block: Block) -> bool:
     """Try whether a batch of two sequences gives each the prediction that it has alone.
 
     Parameters
@@ -35,7 +35,7 @@ def rows_keep_their_masks(passes: Passes, draws: MCDropout, block: Block) -> boo
     return bool(torch.allclose(mixed, expected, rtol=0, atol=max(tolerance, 1e-12)))
 
 
-def check_independence(passes: Passes, draws: MCDropout, block: Block, position_axis: int) -> None:
+def check_independence(passes: Passes, draws: Draws, block: Block, position_axis: int) -> None:
     """Check that a prediction is the same each time and in any company.
 
     Parameters

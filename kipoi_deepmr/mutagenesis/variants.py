@@ -8,7 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ALLELE_COUNT = 4
+from kipoi_deepmr import terms
+
+ALLELE_COUNT = len(terms.ALLELES)
+MUTANTS = ALLELE_COUNT - 1
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.model import Selection
-from kipoi_deepmr.mutagenesis import FullEngine
+from kipoi_deepmr.mutagenesis import Engine
+from kipoi_deepmr.predict.predictor import engine_of
 from kipoi_deepmr.predict.prepare import Job, describe_device, prepare
 from kipoi_deepmr.predict.shuffled import shuffled_job
 
@@ -100,7 +101,7 @@ def check(
         templates = [one.template() for one in (job, controls) if one is not None]
         block = job.block([int(mutants.argmax())])
         keep_draws = job.config.effects.keep_draws or templates[0].drawn is not None
-        engine = job.engine(block, keep_draws=keep_draws)
+        engine = engine_of(job, block, keep_draws=keep_draws)
         seconds, timed = engine.time(block, job.positions, _TIMED) if total else (0.0, 1)
         per_mutant = seconds / timed
         tasks = _tasks(job.selection)
@@ -121,13 +122,13 @@ def check(
             mutants=total,
             control_sequences=len(control_mutants),
             control_mutants=int(control_mutants.sum()),
-            draws=engine.count,
-            batch_size=int(engine.batch_size or 1),
+            draws=engine.request.count,
+            batch_size=engine.batch_size,
             coverage=float(np.round(engine.coverage.share, 4)),
             runs_whole_from=list(engine.coverage.stopped_at),
             dropout=job.dropouts(),
             store_bytes=sum(template.nbytes for template in templates),
-            milliseconds=float(np.round(1000 * per_mutant / engine.count, 5)),
+            milliseconds=float(np.round(1000 * per_mutant / engine.request.count, 5)),
             estimated_seconds=float(np.round(per_mutant * (total + control_mutants.sum()), 1)),
             notes=[*job.notes(), *nothing, *_draws_in_memory(job, engine)],
         )
@@ -145,9 +146,9 @@ def _tasks(selection: Selection) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _draws_in_memory(job: Job, engine: FullEngine) -> list[str]:
-    if not engine.keep_draws:
+def _draws_in_memory(job: Job, engine: Engine) -> list[str]:
+    if not engine.request.keep_draws:
         return []
-    size = 4 * engine.count * len(job.positions) * 4 * len(engine.columns)
+    size = 4 * engine.request.count * len(job.positions) * 4 * len(engine.request.columns)
     stored = "and in the store" if job.config.effects.keep_draws else "for the methods that need them"
     return [f"the draws of a sequence take {size / 2**20:,.1f} MiB in memory {stored}"]

@@ -6,9 +6,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kipoi_deepmr.cube import Cube
-from kipoi_deepmr.effects import estimate
+from kipoi_deepmr.effects import from_moments
 from kipoi_deepmr.estimate.from_draws import estimate_block
-from kipoi_deepmr.mutagenesis import FullEngine
+from kipoi_deepmr.mutagenesis import Engine
+from kipoi_deepmr.predict.predictor import engine_of
 from kipoi_deepmr.predict.prepare import Job, describe_device
 
 _LARGEST_BLOCK = 2**25
@@ -35,7 +36,7 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True, what: str = "s
     mutants = job.mutants()
     first = job.block([next((index for index in todo if mutants[index]), todo[0])])
     kept = cube.keeps_draws or cube.drawn is not None
-    engine = job.engine(first, keep_draws=kept)
+    engine = engine_of(job, first, keep_draws=kept)
     cube.note(f"{engine.name} engine on {describe_device(job.device)}", engine=engine.name)
     with tqdm(
         total=int(mutants.sum()),
@@ -47,19 +48,18 @@ def write_effects(job: Job, cube: Cube, *, progress: bool = True, what: str = "s
         smoothing=0.05,
         mininterval=0.5,
     ) as bar:
-        draws = engine.count if kept else 0
-        for indices in _blocks(todo, cube.shard, engine, len(job.positions), draws):
+        for indices in _blocks(todo, _block_size(engine, cube.shard, len(job.positions))):
             _write_block(job, cube, engine, indices, bar)
             done[indices] = True
             bar.update(int(mutants[done].sum()) - bar.n)
             bar.set_description(f"{int(done.sum())}/{len(done)} {what}")
 
 
-def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], bar: tqdm) -> None:
+def _write_block(job: Job, cube: Cube, engine: Engine, indices: list[int], bar: tqdm) -> None:
     moments = engine.run(job.block(indices), job.positions, bar.update)
     shape = moments.mean.shape[:3]
     columns, pairs = moments.mean.shape[-1], moments.cross.shape[-2:]
-    effects = estimate(
+    effects = from_moments(
         moments.mean.reshape(-1, columns),
         moments.squares.reshape(-1, columns),
         moments.cross.reshape(-1, *pairs),
@@ -80,13 +80,18 @@ def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], b
     )
 
 
-def _blocks(todo: Sequence[int], shard: int, engine: FullEngine, positions: int, draws: int = 0) -> Iterator[list[int]]:
-    """Yield runs of sequences that fill whole shards, and at least a few batches where sequences are short."""
-    wanted = engine.sequences_at_once(positions)
-    columns = len(engine.columns)
+def _block_size(engine: Engine, shard: int, positions: int) -> int:
+    """Return how many sequences share a block: whole shards, a few batches where sequences are short, none too large."""
+    asked = engine.request
+    columns, draws = len(asked.columns), asked.count if asked.keep_draws else 0
     # Kept draws are numbers of half the size.
-    numbers = 4 * positions * (2 * columns + engine.exposures * (columns - engine.exposures) + draws * columns // 2)
-    size = shard * -(-max(1, min(wanted, _LARGEST_BLOCK // numbers)) // shard)
+    numbers = 4 * positions * (2 * columns + asked.exposures * (columns - asked.exposures) + draws * columns // 2)
+    wanted = engine.strategy.sequences_at_once(positions)
+    return shard * -(-max(1, min(wanted, _LARGEST_BLOCK // numbers)) // shard)
+
+
+def _blocks(todo: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield runs of sequences that follow each other, cut where a multiple of `size` begins."""
     start = 0
     while start < len(todo):
         stop = start + 1

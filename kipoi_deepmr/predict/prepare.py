@@ -24,16 +24,14 @@ from kipoi_deepmr.model import (
     KipoiModel,
     Selection,
     SequenceNetwork,
-    float_dtype,
     load_model,
     select,
     to_batch,
 )
-from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
+from kipoi_deepmr.mutagenesis import Block
 from kipoi_deepmr.predict.lending import LentMember, cautions, digest_of, lent_members
 from kipoi_deepmr.predict.members import find_members, read_out
 from kipoi_deepmr.sequences import Genome, Sequences, WindowInputs, Windows, sample_sequences
-from kipoi_deepmr.uncertainty import MCDropout
 
 logger = logging.getLogger(__name__)
 
@@ -124,35 +122,6 @@ class Job:
         if some.order is not None:
             sequence = _reordered(sequence, some.order, layout.position_axis + 1)
         return Block(some.names, some.bases, sequence, batch.others)
-
-    def engine(self, block: Block, *, keep_draws: bool = False) -> FullEngine:
-        """Return the engine that the configuration asks for, tried on a block and ready to run."""
-        numbers = range(len(self.members))
-        options = [{**self.engine_options(number), "keep_draws": keep_draws} for number in numbers]
-        return choose_engines(self.config.mutagenesis.engine, block, self.positions, options)
-
-    def engine_options(self, number: int = 0) -> dict[str, Any]:
-        """Return the arguments of an engine for one of the members, by default the first."""
-        uncertainty, member = self.config.uncertainty, self.members[number]
-        draws = MCDropout(
-            member.sites,
-            seed=uncertainty.seed,
-            device=self.device,
-            dtype=float_dtype(member.network) or self.dtype,
-            shared=uncertainty.shared_draws,
-            first=number * uncertainty.draws,
-        )
-        return {
-            "network": member.network,
-            "draws": draws,
-            "count": uncertainty.draws,
-            "columns": list(member.columns),
-            "exposures": len(self.selection.exposures),
-            "scale": self.config.effects.scale,
-            "batch_size": self.batch_size,
-            "memory": self.config.mutagenesis.memory_bytes,
-            "precision": self.config.mutagenesis.precision,
-        }
 
     def template(self) -> Template:
         """Return coordinates and attributes of the store."""

@@ -1,21 +1,17 @@
-"""Draws of MC-dropout: a draw is a thinned network, its masks broadcast over the batch and fixed by a counter."""
+"""Where the error of an effect comes from: draws, each of which is a network."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from kipoi_deepmr.uncertainty.sites import DropoutMode, DropoutSite
-
-_SELU_SATURATION = -1.7580993408473766  # -scale * alpha of SELU (Klambauer 2017), where alpha dropout sends a unit
+from kipoi_deepmr.uncertainty.sites import DropoutMode
 
 
 @dataclass(frozen=True)
 class Mask:
-    """What dropout does to an activation x: ``x * factor + offset`` (offset only for alpha dropout)."""
+    """What a draw does to an activation x: ``x * factor + offset`` (offset only for alpha dropout)."""
 
     factor: Tensor
     offset: Tensor | None
@@ -26,112 +22,44 @@ class Mask:
         return dropped if self.offset is None else dropped + self.offset.to(x.dtype)
 
 
-class MCDropout:
-    """Thinned networks: the same draw of a sequence has the same masks on any device, in any batch and any order.
+class Site(Protocol):
+    """Where a mask acts: the axis that grows with the batch, and its rows per sequence."""
+
+    @property
+    def batch_axis(self) -> int:
+        """Axis of the mask that grows with the batch."""
+
+    @property
+    def stack(self) -> int:
+        """Rows of that axis per sequence, such as 2 where the reverse complement is stacked on the batch."""
+
+
+class DrawMasks:
+    """What is drawn for some sequences at each site; `rows` gives the masks of a batch.
 
     Parameters
     ----------
     sites
-        The network's dropouts, from `find_dropouts`.
-    seed
-        Seed of the run.
-    device
-        Where the masks are used.
-    dtype
-        Type of the activations.
-    shared
-        Whether all sequences share the same thinned networks.
-    first
-        Number of the first draw, from which the others count on: members of an ensemble get draws of their own.
-
-    Notes
-    -----
-    The bits of a mask come from a Philox generator keyed by BLAKE2b(seed, sequence, draw, index of the dropout)
-    (Salmon 2011), so that nothing else decides them. MC-dropout as an approximate posterior: Gal & Ghahramani (2016).
+        Where the masks act.
+    drawn
+        Per site a tensor with the sequences on its batch axis.
+    sequences
+        Number of sequences.
+    mask
+        Turns the number of a site and what is drawn for it into its mask.
     """
 
     def __init__(
         self,
-        sites: Sequence[DropoutSite],
-        *,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        shared: bool = False,
-        first: int = 0,
+        sites: Sequence[Site],
+        drawn: Sequence[Tensor],
+        sequences: int,
+        mask: Callable[[int, Tensor], Mask],
     ) -> None:
-        self.sites = tuple(sites)
-        self.device = device
-        self._seed = seed
-        self._dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
-        self._shared = shared
-        self._first = first
-
-    def keep(self, sequence: str, draw: int, site: int) -> np.ndarray:
-        """Return which units a draw keeps; for Gaussian dropout the standard normal noise of each unit.
-
-        Parameters
-        ----------
-        sequence
-            Coordinates of the sequence, such as ``chr8:1000-2000(+)``.
-        draw
-            Number of the draw, from 0.
-        site
-            Index of the dropout.
-
-        Returns
-        -------
-        numpy.ndarray, shape=sites[site].shape, bool or float32
-        """
-        words = ("shared" if self._shared else sequence, str(self._first + draw), str(site))
-        key = hashlib.blake2b("\0".join((str(self._seed), *words)).encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
-        if self.sites[site].kind == "gaussian":
-            return generator.standard_normal(self.sites[site].shape, dtype=np.float32)
-        return generator.random(self.sites[site].shape, dtype=np.float32) >= self.sites[site].p
-
-    def masks(self, sequences: Sequence[str], draw: int) -> "DrawMasks":
-        """Return the masks of one draw for some sequences, on the device."""
-        if self._shared:
-            sequences = sequences[:1]
-        stacked = []
-        for index, site in enumerate(self.sites):
-            kept = [self.keep(sequence, draw, index) for sequence in sequences]
-            stacked.append(torch.from_numpy(np.concatenate(kept, axis=site.batch_axis)).to(self.device))
-        return DrawMasks(self, stacked, len(sequences))
-
-    def mask(self, site: DropoutSite, kept: Tensor) -> Mask:
-        """Turn kept units into what dropout does to an activation."""
-        if site.kind == "gaussian":
-            return Mask(1.0 + kept.to(self._dtype) * (site.p / (1.0 - site.p)) ** 0.5, None)
-        if site.p >= 1.0:
-            return Mask(torch.zeros_like(kept, dtype=self._dtype), None)
-        if site.kind not in ("alpha", "feature_alpha"):
-            return Mask(kept.to(self._dtype) / (1.0 - site.p), None)
-        # Klambauer 2017: dropped units go to the saturation value; scale and shift restore mean and variance.
-        scale = ((1.0 - site.p) * (1.0 + site.p * _SELU_SATURATION**2)) ** -0.5
-        shift = -scale * _SELU_SATURATION * site.p
-        units = kept.to(self._dtype)
-        return Mask(units * scale, (1.0 - units) * (scale * _SELU_SATURATION) + shift)
-
-
-class DrawMasks:
-    """The kept units of one draw for some sequences; `rows` gives the masks of a batch.
-
-    Parameters
-    ----------
-    draws
-        What made them.
-    kept
-        Per dropout what `MCDropout.keep` gives, with the sequences on its batch axis.
-    sequences
-        Number of sequences.
-    """
-
-    def __init__(self, draws: MCDropout, kept: Sequence[Tensor], sequences: int) -> None:
-        self._draws = draws
-        self._kept = kept
+        self._sites = sites
+        self._drawn = drawn
         self._sequences = sequences
+        self._mask = mask
 
     def rows(self, sequence_of_row: Tensor | None) -> list[Mask]:
         """Return the masks of a batch whose rows belong to several sequences.
@@ -143,13 +71,31 @@ class DrawMasks:
             length 1 on the batch axis.
         """
         masks = []
-        for site, kept in zip(self._draws.sites, self._kept, strict=True):
+        for index, (site, drawn) in enumerate(zip(self._sites, self._drawn, strict=True)):
             if self._sequences > 1:
                 if sequence_of_row is None:
                     raise ValueError(f"masks of {self._sequences} sequences need the sequence of each row")
-                kept = kept.index_select(site.batch_axis, sequence_of_row.repeat(site.stack))
-            masks.append(self._draws.mask(site, kept))
+                drawn = drawn.index_select(site.batch_axis, sequence_of_row.repeat(site.stack))
+            masks.append(self._mask(index, drawn))
         return masks
+
+
+class Draws(Protocol):
+    """A source of draws: draw n is the network that `network` makes with the masks of draw n.
+
+    Thinned networks are one source (`MCDropout`), the network as it is another (`AsItIs`, a member of an ensemble). What
+    else may vary, such as an augmentation of the input, is one more class with these three.
+    """
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """Where the masks of a draw act, in the order of `masks`."""
+
+    def masks(self, sequences: Sequence[str], draw: int) -> DrawMasks:
+        """Return the masks of one draw for some sequences, on the device; names and number alone decide them."""
+
+    def network(self, network: Callable[..., Tensor], masks: Sequence[Mask]) -> Callable[..., Tensor]:
+        """Return the network of a draw, called as the given one."""
 
 
 class ThinnedNetwork:
@@ -171,3 +117,17 @@ class ThinnedNetwork:
         """Predict with the masks."""
         with self._mode:
             return self._network(*inputs)
+
+
+class AsItIs:
+    """No draws but one: the network as it is, nothing dropped."""
+
+    sites: tuple[Site, ...] = ()
+
+    def masks(self, sequences: Sequence[str], draw: int) -> DrawMasks:
+        """Return no masks."""
+        return DrawMasks((), (), len(sequences), lambda index, drawn: Mask(drawn, None))
+
+    def network(self, network: Callable[..., Tensor], masks: Sequence[Mask] = ()) -> ThinnedNetwork:
+        """Return the network without dropout."""
+        return ThinnedNetwork(network, ())

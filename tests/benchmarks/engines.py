@@ -17,14 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from kipoi_deepmr.model import Layout, SequenceNetwork
-from kipoi_deepmr.mutagenesis import Block, DeltaEngine, FullEngine, all_variants, mutate
+from kipoi_deepmr.mutagenesis import Block, Delta, Engine, Full, Request, all_variants, mutate
 from kipoi_deepmr.mutagenesis.agreement import compare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests import toy_models
@@ -82,7 +82,7 @@ class Measurement:
 
 @contextmanager
 def prepared(case: Case, device: torch.device, sequences: int = 1) -> Iterator[tuple[dict, Block, range]]:
-    """Make the network, a random sequence and the arguments of an engine."""
+    """Make the network, a random sequence and what an engine is asked for."""
     torch.manual_seed(0)
     layout = Layout(None, case.alphabet_axis, case.position_axis, "ACGT", case.shape, np.dtype(np.float32))
     network = SequenceNetwork(case.make(), layout, (), False).eval().to(device)
@@ -92,13 +92,13 @@ def prepared(case: Case, device: torch.device, sequences: int = 1) -> Iterator[t
     sequence = torch.from_numpy(np.ascontiguousarray(one_hot)).to(device)
     draws = MCDropout(find_dropouts(network, sequence[:1]), seed=1, device=device)
     columns = list(range(case.outputs))
-    options = {"network": network, "draws": draws, "count": DRAWS, "columns": columns, "exposures": case.outputs - 1}
-    yield options, Block([f"benchmark {number}" for number in range(sequences)], codes, sequence), range(layout.length)
+    request = Request(network, draws, DRAWS, columns, case.outputs - 1)
+    yield request, Block([f"benchmark {number}" for number in range(sequences)], codes, sequence), range(layout.length)
 
 
-def plain_loop(options: dict, block: Block, positions: range, rows: int) -> float:
+def plain_loop(request: Request, block: Block, positions: range, rows: int) -> float:
     """Milliseconds per mutant and draw of the loop that a user would write: batches of mutants, every layer."""
-    network, draws = options["network"], options["draws"]
+    network, draws = request.predictor, request.draws
     layout, device = network.layout, block.sequence.device
     chunk = all_variants(block.codes, positions, device).rows(0, rows)
     alleles = torch.as_tensor(layout.allele_rows, device=device)
@@ -123,18 +123,18 @@ class Plain(nn.Module):
         return self.network(sequence.float().reshape(-1, *self.shape))
 
 
-def tangermeme(case: Case, options: dict, block: Block, rows: int, *, fast: bool) -> float | None:
+def tangermeme(case: Case, request: Request, block: Block, rows: int, *, fast: bool) -> float | None:
     """Milliseconds per mutant of tangermeme's saturation mutagenesis, or None where it is not installed."""
     if importlib.util.find_spec("tangermeme") is None:
         return None
     from tangermeme.saturation_mutagenesis import saturation_mutagenesis
 
-    length = options["network"].layout.length
+    length = request.predictor.layout.length
     # Its fast path is tried where the slow one would take long: on the whole sequence.
     start, end = (0, length) if fast else (length // 2, length // 2 + 16)
     device = block.sequence.device
     given = block.sequence.reshape(1, 4, length)
-    model = Plain(options["network"], case.shape).eval()
+    model = Plain(request.predictor, case.shape).eval()
     call = lambda: saturation_mutagenesis(  # noqa: E731
         model, given, start=start, end=end, batch_size=rows, raw_outputs=True, device=str(device), fast=fast
     )
@@ -145,32 +145,32 @@ def tangermeme(case: Case, options: dict, block: Block, rows: int, *, fast: bool
     return 1000 * (time.perf_counter() - begin) / (3 * (end - start))
 
 
-def milliseconds(engine: FullEngine, block: Block, positions: range) -> float:
+def milliseconds(engine: Engine, block: Block, positions: range) -> float:
     """Milliseconds per mutant and draw of an engine, all of its overhead included."""
     seconds, mutants = engine.time(block, positions, 1)
-    return 1000 * seconds / mutants / engine.count
+    return 1000 * seconds / mutants / engine.request.count
 
 
 def measure(case: Case, device: torch.device, precision: str = "float32", *, others: bool = True) -> Measurement:
     """Measure a network: rounds of all engines in turn, the median of each counts."""
-    with prepared(case, device) as (options, block, positions):
-        options["precision"] = precision
+    with prepared(case, device) as (request, block, positions):
+        request = replace(request, precision=precision)
         # The best batch size of the loop and of the full engine is found in each round: times vary.
-        fulls = [FullEngine(**options, batch_size=size) for size in (*case.batches, None)]
-        local = DeltaEngine(**options)
-        found = compare(local, block, positions)
+        fulls = [Engine(Full(replace(request, batch_size=size))) for size in (*case.batches, None)]
+        delta = Engine(Delta(request))
+        found = compare(delta.strategy, block, positions)
         rounds = [
             (
-                min(plain_loop(options, block, positions, rows) for rows in case.batches),
+                min(plain_loop(request, block, positions, rows) for rows in case.batches),
                 min(milliseconds(full, block, positions) for full in fulls),
-                milliseconds(local, block, positions),
+                milliseconds(delta, block, positions),
             )
             for _ in range(ROUNDS)
         ]
         plain_ms, full_ms, delta_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
-        slow, fast = (tangermeme(case, options, block, 32, fast=f) if others else None for f in (False, True))
+        slow, fast = (tangermeme(case, request, block, 32, fast=f) if others else None for f in (False, True))
         roundings = (found.difference / (torch.finfo(torch.float32).eps * found.prediction)).max()
-        share = local.coverage.share
+        share = delta.coverage.share
         return Measurement(plain_ms, (slow, fast), full_ms, delta_ms, found.relative, float(roundings), share)
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from kipoi_deepmr.mutagenesis import DeltaEngine, FullEngine
+from kipoi_deepmr.mutagenesis import Delta, Engine, Full
 from tests.benchmarks.engines import CASES, measure, milliseconds, prepared
 
 pytestmark = pytest.mark.benchmark
@@ -37,13 +37,13 @@ def test_the_local_engine_is_faster_and_the_full_engine_no_slower_than_a_loop(na
     assert found.full_ms <= 1.1 * found.plain_ms
 
 
-@pytest.mark.parametrize("engine", [FullEngine, DeltaEngine])
-def test_the_cost_of_a_mutant_does_not_grow_with_their_number(engine):
+@pytest.mark.parametrize("strategy", [Full, Delta])
+def test_the_cost_of_a_mutant_does_not_grow_with_their_number(strategy):
     case = CASES["Basset, dropout after the first pooling"]
     times = []
     for sequences in (1, 4):
-        with prepared(case, DEVICE, sequences) as (options, block, positions):
-            made = engine(**options)
+        with prepared(case, DEVICE, sequences) as (request, block, positions):
+            made = Engine(strategy(request))
             milliseconds(made, block, positions)
             few = positions[:100]
             times.append([min(milliseconds(made, block, where) for _ in range(3)) for where in (few, positions)])
@@ -54,15 +54,16 @@ def test_the_cost_of_a_mutant_does_not_grow_with_their_number(engine):
 
 MEMORY = """
 import resource, sys, torch
-from kipoi_deepmr.mutagenesis import FullEngine, DeltaEngine
+from dataclasses import replace
+from kipoi_deepmr.mutagenesis import Delta, Engine, Full
 from tests.benchmarks.engines import CASES, prepared
-engine, sequences, draws = {"full": FullEngine, "delta": DeltaEngine}[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])
-with prepared(CASES["DeepSEA/predict"], torch.device("cpu"), sequences) as (options, block, _):
-    made = engine(**{**options, "count": draws, "memory": int(sys.argv[4])})
+strategy, sequences, draws = {"full": Full, "delta": Delta}[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])
+with prepared(CASES["DeepSEA/predict"], torch.device("cpu"), sequences) as (request, block, _):
+    made = Engine(strategy(replace(request, count=draws, memory=int(sys.argv[4]))))
     made.prepare(block)
     made.run(block, range(480, 484))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    made.run(block, range(300, 400 if engine is DeltaEngine else 320))
+    made.run(block, range(300, 400 if strategy is Delta else 320))
     print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from kipoi_deepmr.mutagenesis.delta.needs import Needs
 from kipoi_deepmr.mutagenesis.delta.reach import Mover, Reader, Window
 from kipoi_deepmr.mutagenesis.delta.state import Axes, Rows, Unsupported, Windowed
 from kipoi_deepmr.mutagenesis.precision import Precision, lowered, product
@@ -53,6 +54,37 @@ class Run:
         return Run(*(dict(getattr(self, part.name)) for part in fields(self)))
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What a rule says of a node: all that is known of it.
+
+    Attributes
+    ----------
+    state : Windowed or Rows
+        What of it a mutation changes.
+    step : callable
+        Computes that, from the data of its inputs.
+    needs : callable or None
+        The stretch of its input that a stretch of its own needs. None: the same stretch; for whole rows all of it.
+    owned : bool
+        Whether its data are a tensor of their own, which no other node's data share.
+    multiply_adds : callable
+        Counts the multiply-adds without which its data cannot be had, for one mutant of every position.
+    """
+
+    state: Windowed | Rows
+    step: Step
+    needs: Needs | None = None
+    owned: bool = False
+    multiply_adds: Callable[[], int] = lambda: 0
+
+    def stretch_of_input(self, own: tuple[int, int], length: int) -> tuple[int, int]:
+        """Return which stretch of an input of some length is needed for a stretch of the node; for whole rows of any."""
+        if isinstance(self.state, Rows):
+            return (0, length) if self.needs is None else self.needs(0, 1, length)
+        return own if self.needs is None or own[0] >= own[1] else self.needs(*own, length)
+
+
 @dataclass
 class Plan:
     """What the rules of operations read and write.
@@ -73,24 +105,14 @@ class Plan:
         Weights in the order in which a rule reads them, and in the type in which products take them.
     precision : str
         Arithmetic of products.
-    states : dict
-        What is known of each mutated node.
-    needs : dict
-        Stretch [low, high) of the position axis of a node on which the outputs depend, from `find_needs`.
-    sliding : dict
-        Stride, padding and span of the nodes that slide a kernel along the position axis.
-    shifts : dict
-        First position of the input that a crop keeps; negative for padding.
-    mirrored : set
-        Nodes that reverse the position axis.
+    followed : dict
+        What the rules say of the nodes, in order.
     stretches : dict
-        Stretch [low, high) of its input that a node of whole rows reads, where that is not all.
+        Stretch [low, high) of the position axis of a node on which the outputs depend, from `find_stretches`.
     current : fx.Node
         Node whose rule is being made.
     prefetch : list
         Conversions of nodes that all draws share, for steps of a draw.
-    owned : set
-        Nodes whose data are a tensor of their own, which no other node's data share.
     """
 
     device: torch.device
@@ -100,24 +122,19 @@ class Plan:
     constants: dict[fx.Node, Any]
     weights: dict[tuple[str, str], Tensor]
     precision: Precision
-    states: dict[fx.Node, Windowed | Rows] = field(default_factory=dict)
-    needs: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)
-    sliding: dict[fx.Node, tuple[int, int, int]] = field(default_factory=dict)
-    shifts: dict[fx.Node, int] = field(default_factory=dict)
-    mirrored: set[fx.Node] = field(default_factory=set)
+    followed: dict[fx.Node, Followed] = field(default_factory=dict)
     stretches: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)
     current: fx.Node | None = None
     prefetch: list[Step] = field(default_factory=list)
-    owned: set[fx.Node] = field(default_factory=set)
 
     def needed(self, node: fx.Node, window: Window) -> Window:
         """Return a window, or the stretch on which the outputs depend where that is shorter."""
-        low, high = self.needs.get(node, (0, window.length))
+        low, high = self.stretches.get(node, (0, window.length))
         if window.width <= high - low:
             return window
         return Window(np.full_like(window.start, low), max(high - low, 1), window.length)
 
-    def find_needs(self, nodes: Sequence[fx.Node], whole: Collection[fx.Node]) -> dict[fx.Node, tuple[int, int]]:
+    def find_stretches(self, nodes: Sequence[fx.Node], whole: Collection[fx.Node]) -> dict[fx.Node, tuple[int, int]]:
         """Go back from the outputs and find on which stretch of each node they depend.
 
         Parameters
@@ -132,40 +149,29 @@ class Plan:
         dict
             Per locally followed node the stretch [low, high); (0, 0) where nothing is needed.
         """
-        needs: dict[fx.Node, tuple[int, int]] = {}
+        stretches: dict[fx.Node, tuple[int, int]] = {}
         for node in reversed(nodes):
-            state = self.states.get(node)
+            state = self.state(node)
             if not isinstance(state, Windowed):
                 continue
             length = state.layout.sizes[0]
             found = [(0, length)] if node in whole else []
             for user in node.users:
-                if user in self.states:
-                    found.append(self._need_of(user, needs, length))
+                if user in self.followed:
+                    found.append(self.followed[user].stretch_of_input(stretches.get(user, (0, 0)), length))
             found = [stretch for stretch in found if stretch[0] < stretch[1]]
             low, high = min((s[0] for s in found), default=0), max((s[1] for s in found), default=0)
-            needs[node] = (max(low, 0), min(high, length))
-        return needs
+            stretches[node] = (max(low, 0), min(high, length))
+        return stretches
 
-    def _need_of(self, user: fx.Node, needs: dict[fx.Node, tuple[int, int]], length: int) -> tuple[int, int]:
-        """Return the stretch of its input that a node needs."""
-        if isinstance(self.states[user], Rows):
-            return self.stretches.get(user, (0, length))
-        low, high = needs[user]
-        if low >= high:
-            return 0, 0
-        if user in self.sliding:
-            stride, padding, span = self.sliding[user]
-            return low * stride - padding, (high - 1) * stride - padding + span
-        if user in self.shifts:
-            return low + self.shifts[user], high + self.shifts[user]
-        if user in self.mirrored:
-            return length - high, length - low
-        return low, high
+    def state(self, node: Any) -> Windowed | Rows | None:
+        """Return what is known of a node; None where it is not followed."""
+        found = self.followed.get(node) if isinstance(node, fx.Node) else None
+        return None if found is None else found.state
 
     def windowed(self, node: Any) -> Windowed:
         """Return the state of an argument that is followed locally."""
-        state = self.states.get(node) if isinstance(node, fx.Node) else None
+        state = self.state(node)
         if not isinstance(state, Windowed):
             raise Unsupported("an argument that the mutation does not reach through a window")
         return state
@@ -229,7 +235,7 @@ class Plan:
 
     def is_last_reader(self, node: fx.Node) -> bool:
         """Tell whether the current step alone reads a node's data, so that it may overwrite them."""
-        return node in self.owned and len(node.users) == 1 and not self._is_shared(node)
+        return self.followed[node].owned and len(node.users) == 1 and not self._is_shared(node)
 
     def _is_shared(self, node: fx.Node) -> bool:
         """Tell whether all draws share a node that the current step reads in each draw."""

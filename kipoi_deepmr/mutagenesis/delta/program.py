@@ -11,15 +11,16 @@ from torch import Tensor, fx
 from torch.utils.flop_counter import flop_registry
 
 from kipoi_deepmr.mutagenesis.blocks import Coverage
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.delta.needs import Sliding
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Run, Step
 from kipoi_deepmr.mutagenesis.delta.reach import Window
 from kipoi_deepmr.mutagenesis.delta.rules import RULES, shape_of
-from kipoi_deepmr.mutagenesis.delta.state import Rows, Unsupported, Windowed, arguments, call, find_layout
+from kipoi_deepmr.mutagenesis.delta.state import Rows, Unsupported, Windowed, arguments, call, find_axes
 from kipoi_deepmr.mutagenesis.graph import bytes_of, peak_bytes, reached
 from kipoi_deepmr.mutagenesis.precision import Precision
+from kipoi_deepmr.mutagenesis.variants import MUTANTS
 
 aten = torch.ops.aten
-ALLELES = 3
 
 
 class DeltaProgram:
@@ -59,74 +60,76 @@ class DeltaProgram:
         sequence = self._inputs[0]
         self._mutated = reached(self._nodes, [sequence])
         self._drawn = reached(self._nodes, self._masks)
-        self.rows = positions.size * ALLELES
+        self.rows = positions.size * MUTANTS
         constants = _constants(graph, self._nodes, holders)
         self._plan = Plan(
-            sequence.meta["val"].device, ALLELES, self._mutated, self._drawn, constants, weights, precision
+            sequence.meta["val"].device, MUTANTS, self._mutated, self._drawn, constants, weights, precision
         )
-        layout = find_layout(shape_of(sequence), position_axis)
+        layout = find_axes(shape_of(sequence), position_axis)
         self._start = Windowed(layout, Window(positions, 1, layout.sizes[0]), True)
         self._layout = layout
         self._compile()
-        self._plan.needs = self._plan.find_needs(self._nodes, self._frontier)
-        if any(self._is_wider_than_needed(node) for node in self._plan.sliding):
+        self._plan.stretches = self._plan.find_stretches(self._nodes, self._frontier)
+        if any(self._is_wider_than_needed(node, one) for node, one in self._plan.followed.items()):
             self._compile()
         shared = [node for node in self._nodes if node not in self._drawn]
         self._last_use = _last_uses([*shared, *(node for node in self._nodes if node in self._drawn)])
         self._whole_constants = dict(self._plan.constants)
         self._batch_nodes = self._match(batch_graph) if self._tail else {}
 
-    def _is_wider_than_needed(self, node: fx.Node) -> bool:
-        low, high = self._plan.needs[node]
-        return self._plan.windowed(node).window.width > high - low
+    def _is_wider_than_needed(self, node: fx.Node, followed: Followed) -> bool:
+        if not isinstance(followed.needs, Sliding) or not isinstance(followed.state, Windowed):
+            return False
+        low, high = self._plan.stretches[node]
+        return followed.state.window.width > high - low
 
     def _compile(self) -> None:
         plan = self._plan
-        plan.states = {self._inputs[0]: self._start}
+        plan.followed = {self._inputs[0]: Followed(self._start, self._data_of(self._inputs[0]))}
         plan.prefetch = []
-        self._steps: dict[fx.Node, Step] = {}
         self._tail: list[fx.Node] = []
         self._stopped: dict[str, None] = {}
         for node in self._nodes:
             if node not in self._mutated or node.op == "placeholder" or node.op == "output":
                 continue
             sources = [source for source in node.all_input_nodes if source in self._mutated]
-            if _is_first_output(node) and isinstance(plan.states.get(sources[0]), Rows):
-                plan.states[node], self._steps[node] = plan.states[sources[0]], self._plan_data_of(sources[0])
+            if _is_first_output(node) and isinstance(plan.state(sources[0]), Rows):
+                plan.followed[node] = self._first_output(sources[0])
                 continue
-            if any(source in self._tail or isinstance(plan.states.get(source), Rows) for source in sources):
+            if any(source in self._tail or isinstance(plan.state(source), Rows) for source in sources):
                 self._tail.append(node)
-                if any(isinstance(plan.states.get(source), Windowed) for source in sources):
+                if any(isinstance(plan.state(source), Windowed) for source in sources):
                     self._stopped[f"{_name(node)} (it joins a window with whole rows)"] = None
                 continue
             plan.current = node
             try:
-                plan.states[node], self._steps[node] = self._follow(node)
+                plan.followed[node] = self._follow(node)
             except Unsupported as reason:
-                plan.sliding.pop(node, None)
                 self._stopped[f"{_name(node)} ({reason})"] = None
                 self._tail.append(node)
         self._frontier = self._find_frontier()
 
-    def _follow(self, node: fx.Node) -> tuple[Windowed | Rows, Step]:
+    def _follow(self, node: fx.Node) -> Followed:
         if node.target is operator.getitem:
-            source = arguments(node)[0]
             if not _is_first_output(node):
                 raise Unsupported("a second output")
-            return self._plan.states[source], self._plan_data_of(source)
+            return self._first_output(arguments(node)[0])
         if any(user.target is operator.getitem and not _is_first_output(user) for user in node.users):
             raise Unsupported("several outputs are used")
         if node.target not in RULES:
             raise Unsupported("no rule")
-        state, step = RULES[node.target](self._plan, node)
+        found = RULES[node.target](self._plan, node)
         expected = shape_of(node)
-        given = state.layout.shape if isinstance(state, Windowed) else state.shape
+        given = found.state.layout.shape if isinstance(found.state, Windowed) else found.state.shape
         if tuple(given) != tuple(expected):
             raise Unsupported(f"shape {given} instead of {expected}")
-        return state, step
+        return found
+
+    def _first_output(self, source: fx.Node) -> Followed:
+        return Followed(self._plan.followed[source].state, self._data_of(source))
 
     @staticmethod
-    def _plan_data_of(source: fx.Node) -> Step:
+    def _data_of(source: fx.Node) -> Step:
         return lambda run: run.data[source]
 
     def _find_frontier(self) -> dict[fx.Node, Step]:
@@ -137,23 +140,47 @@ class DeltaProgram:
         wanted = [source for node in self._tail for source in node.all_input_nodes]
         for node in (*wanted, output):
             if node in self._mutated and node not in tail and node not in frontier:
-                state = self._plan.states[node]
                 self._plan.current = node
-                frontier[node] = self._plan.whole(node) if isinstance(state, Windowed) else self._plan_data_of(node)
+                is_windowed = isinstance(self._plan.state(node), Windowed)
+                frontier[node] = self._plan.whole(node) if is_windowed else self._data_of(node)
         return frontier
 
     @property
     def coverage(self) -> Coverage:
         """How much is computed locally."""
         products = {node: _multiply_adds(node) for node in self._nodes if node.op == "call_function"}
-        followed = sum(count for node, count in products.items() if node in self._steps)
+        followed = sum(count for node, count in products.items() if node in self._plan.followed)
         return Coverage(followed / max(sum(products.values()), 1), tuple(self._stopped))
+
+    def fewest_multiply_adds(self, draws: int) -> float:
+        """Return the multiply-adds without which no mutant can be predicted, per mutant and draw.
+
+        Changed inputs of convolutions and linear layers times the outputs that each of them reaches; operations from which
+        on the network runs whole count whole; what no dropout reaches counts once for all draws. What is pooled counts for
+        the mutation that lies worst on the kernels.
+
+        Parameters
+        ----------
+        draws
+            Number of draws.
+        """
+        positions = self._start.window.start
+        total = 0.0
+        for node in (node for node in self._nodes if node in self._mutated):
+            followed = self._plan.followed.get(node)
+            if followed is not None:
+                count = followed.multiply_adds() / positions.size
+            else:
+                count = _multiply_adds(node) / len(positions)
+            total += count if node in self._drawn else count / draws
+        return total
 
     @property
     def bytes_per_position(self) -> int:
         """Estimated bytes of the largest step, for the three mutants of a position."""
         largest = 1
-        for node, state in self._plan.states.items():
+        for node, followed in self._plan.followed.items():
+            state = followed.state
             if isinstance(state, Rows):
                 largest = max(largest, 2 * math.prod(state.shape))
                 continue
@@ -168,7 +195,7 @@ class DeltaProgram:
             largest = max(largest, strands * size)
         sequences = len(self._start.window.start)
         whole = peak_bytes(self._tail, bytes_of) // sequences
-        return ALLELES * max(4 * largest, whole)
+        return MUTANTS * max(4 * largest, whole)
 
     @property
     def bytes_per_sequence(self) -> int:
@@ -230,13 +257,13 @@ class DeltaProgram:
         return run.rows[arguments(self._nodes[-1])[0]]
 
     def _execute(self, run: Run, nodes: Iterable[fx.Node], *, drawn: bool) -> None:
-        tail = set(self._tail)
+        tail, followed = set(self._tail), self._plan.followed
         for node in nodes:
             if node.op == "call_function" and node not in self._plan.constants:
                 if node not in tail:
                     run.reference[node] = _call(node, run.reference)
-                if node in self._steps:
-                    run.data[node] = self._steps[node](run)
+                if node in followed:
+                    run.data[node] = followed[node].step(run)
                 elif self._tail and (node in tail or node not in self._mutated):
                     run.rows[node] = self._call_whole(node, run)
             if node in self._frontier:

@@ -48,6 +48,12 @@ class Window:
         missing: NDArray[np.bool_] = (entries < 0) | (entries >= self.length)
         return missing if missing.any() else None
 
+    @property
+    def existing(self) -> int:
+        """How many entries exist, of all strands and positions."""
+        missing = self.missing
+        return self.start.size * self.width - (0 if missing is None else int(missing.sum()))
+
     def shifted(self, by: int, length: int) -> "Window":
         """Return the window on an axis whose entry 0 is entry -`by` of this one."""
         return Window(self.start + by, self.width, length)

@@ -154,8 +154,8 @@ class Rows:
     shape: tuple[int, ...]
 
 
-def find_layout(shape: torch.Size | tuple[int, ...], position: int) -> Axes:
-    """Return the layout of the network's input.
+def find_axes(shape: torch.Size | tuple[int, ...], position: int) -> Axes:
+    """Return the axes of the network's input.
 
     Parameters
     ----------

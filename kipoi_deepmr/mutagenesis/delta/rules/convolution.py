@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Step
+from kipoi_deepmr.mutagenesis.delta.needs import Sliding
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Step
 from kipoi_deepmr.mutagenesis.delta.reach import Mover, Window
 from kipoi_deepmr.mutagenesis.delta.rules.registry import aten, rule, shape_of
 from kipoi_deepmr.mutagenesis.delta.state import Axes, Unsupported, Windowed, arguments
@@ -50,7 +52,7 @@ class Kernel:
 
 
 @rule(aten.convolution.default)
-def _convolution(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _convolution(plan: Plan, node: fx.Node) -> Followed:
     x = arguments(node)[0]
     windowed = plan.windowed(x)
     kernel, along = _kernel(plan, node, windowed.layout)
@@ -58,7 +60,6 @@ def _convolution(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     start = -(-(windowed.window.start + kernel.padding - kernel.reach) // kernel.stride)
     width = (windowed.window.width - 1 + kernel.reach) // kernel.stride + 1
     window = plan.needed(node, Window.clipped(start, width, length))
-    plan.sliding[node] = (kernel.stride, kernel.padding, kernel.reach + 1)
     channels = len(kernel.taps)
     sizes = (length, channels) if channels > 1 else (length,)
     spatial = range(1, len(windowed.layout.dims))
@@ -66,8 +67,23 @@ def _convolution(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     output = Windowed(Axes(dims, sizes), window, False)
     product, clear = _product(plan, x, kernel, window), plan.clear(output)
     shape = (*window.start.shape, plan.alleles, window.width, *sizes[1:])
-    plan.owned.add(node)
-    return output, lambda run: clear(product(run).reshape(shape))
+    return Followed(
+        output,
+        lambda run: clear(product(run).reshape(shape)),
+        Sliding(kernel.stride, kernel.padding, kernel.reach + 1),
+        owned=True,
+        multiply_adds=lambda: _reached(kernel, windowed.window, window) * kernel.taps[..., 0].numel(),
+    )
+
+
+def _reached(kernel: Kernel, inputs: Window, outputs: Window) -> int:
+    """Return how many pairs of a changed input and an output that it reaches there are."""
+    first = np.maximum(inputs.start, 0)[..., None]
+    stop = np.minimum(inputs.start + inputs.width, inputs.length)[..., None]
+    exists = (outputs.entries >= 0) & (outputs.entries < outputs.length)
+    left = outputs.entries * kernel.stride - kernel.padding
+    places = (left + tap * kernel.dilation for tap in range(kernel.size))
+    return sum(int((exists & (place >= first) & (place < stop)).sum()) for place in places)
 
 
 def _kernel(plan: Plan, node: fx.Node, layout: Axes) -> tuple[Kernel, int]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Run, Step
 from kipoi_deepmr.mutagenesis.delta.reach import Mover, Reader, Window
 from kipoi_deepmr.mutagenesis.delta.rules.registry import COMPARISONS, aten, feeds_singular, is_singular, rule, shape_of
 from kipoi_deepmr.mutagenesis.delta.state import Axes, Unsupported, Windowed, arguments, call
@@ -89,7 +89,7 @@ _VALUE_READERS = {
 
 
 @rule(*_POINTWISE)
-def _pointwise(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _pointwise(plan: Plan, node: fx.Node) -> Followed:
     x, *rest = arguments(node)
     windowed, own = plan.windowed(x), plan.own_value(x)
     if is_singular(node) and not windowed.is_value:
@@ -101,17 +101,16 @@ def _pointwise(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     else:
         value = plan.value(x)
         compute = lambda run: call(node, value(run), *rest, **node.kwargs)  # noqa: E731
-    plan.owned.add(node)
     if any(user.target in _VALUE_READERS for user in node.users) or feeds_singular(node):
-        return Windowed(windowed.layout, windowed.window, True), compute
+        return Followed(Windowed(windowed.layout, windowed.window, True), compute, owned=True)
     # All that follows reads differences: made here, they need no tensor of their own.
     output = Windowed(windowed.layout, windowed.window, False)
     reference, clear = plan.window(node, windowed.layout, windowed.window), plan.clear(output)
-    return output, lambda run: clear(compute(run).sub_(reference(run)))
+    return Followed(output, lambda run: clear(compute(run).sub_(reference(run))), owned=True)
 
 
 @rule(*_OF_VALUES)
-def _of_values(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _of_values(plan: Plan, node: fx.Node) -> Followed:
     """Follow an operation on values: each operand is read in the window that holds what any of them can change."""
     mutated = [operand for operand in node.all_input_nodes if operand in plan.mutated]
     sources = [plan.windowed(operand) for operand in mutated]
@@ -138,7 +137,7 @@ def _of_values(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
         given = call(node, *fx.map_arg(node.args, find), **fx.map_arg(node.kwargs, find))
         return given[0] if isinstance(given, tuple) else given
 
-    return Windowed(layout, window, True), compute
+    return Followed(Windowed(layout, window, True), compute)
 
 
 @rule(
@@ -146,7 +145,7 @@ def _of_values(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     aten._native_batch_norm_legit_no_training.default,
     aten.cudnn_batch_norm.default,
 )
-def _batch_norm(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _batch_norm(plan: Plan, node: fx.Node) -> Followed:
     x, weight, bias, mean, variance, *options = arguments(node)
     training = False if node.target is aten._native_batch_norm_legit_no_training.default else options[0]
     if training:
@@ -159,10 +158,9 @@ def _batch_norm(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     if bias is not None:
         shift = shift + plan.constant(bias)
     factor, offset = (_on_features(plan, vector, windowed) for vector in (scale, shift))
-    plan.owned.add(node)
     if not windowed.is_value:
-        return windowed, lambda run: run.data[x] * factor
-    return windowed, lambda run: (run.data[x] * factor).add_(offset)
+        return Followed(windowed, lambda run: run.data[x] * factor, owned=True)
+    return Followed(windowed, lambda run: (run.data[x] * factor).add_(offset), owned=True)
 
 
 def _on_features(plan: Plan, vector: Tensor, windowed: Windowed) -> Tensor:
@@ -197,7 +195,7 @@ def _on_channels(vector: Tensor, layout: Axes, dim: int) -> Tensor:
     aten.pow.Tensor_Tensor,
     aten._prelu_kernel.default,
 )
-def _binary(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _binary(plan: Plan, node: fx.Node) -> Followed:
     left, right = arguments(node)[:2]
     operands = [operand for operand in (left, right) if isinstance(operand, fx.Node) and operand in plan.mutated]
     if len(operands) == 2:
@@ -207,7 +205,7 @@ def _binary(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     return _one_mutated(plan, node, right, left, first=False)
 
 
-def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bool) -> tuple[Windowed, Step]:
+def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bool) -> Followed:
     windowed = plan.windowed(x)
     if shape_of(node) != windowed.layout.shape:
         raise Unsupported("broadcasting of a tensor that the mutation reaches")
@@ -221,13 +219,16 @@ def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bo
     enters_draw = node in plan.drawn and x not in plan.drawn
     if is_scaling and not node.kwargs and (not windowed.is_value or (enters_draw and not feeds_singular(node))):
         read = plan.difference(x)
-        return Windowed(windowed.layout, windowed.window, False), lambda run: call(node, read(run), operand(run))
+        return Followed(
+            Windowed(windowed.layout, windowed.window, False), lambda run: call(node, read(run), operand(run))
+        )
     if is_shift and first and not windowed.is_value:
-        return windowed, lambda run: run.data[x]
+        return Followed(windowed, lambda run: run.data[x])
     value = plan.value(x)
     if first:
-        return Windowed(windowed.layout, windowed.window, True), lambda run: call(
-            node, value(run), operand(run), **node.kwargs
+        return Followed(
+            Windowed(windowed.layout, windowed.window, True),
+            lambda run: call(node, value(run), operand(run), **node.kwargs),
         )
 
     def reversed_(run: Run) -> Tensor:
@@ -235,10 +236,10 @@ def _one_mutated(plan: Plan, node: fx.Node, x: fx.Node, other: Any, *, first: bo
         given = given if isinstance(given, Tensor) else torch.as_tensor(given, device=plan.device)
         return call(node, given, value(run), **node.kwargs)
 
-    return Windowed(windowed.layout, windowed.window, True), reversed_
+    return Followed(Windowed(windowed.layout, windowed.window, True), reversed_)
 
 
-def _two_mutated(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _two_mutated(plan: Plan, node: fx.Node) -> Followed:
     left, right = arguments(node)[:2]
     first, second = plan.windowed(left), plan.windowed(right)
     if first.window.start.shape != second.window.start.shape:
@@ -250,20 +251,22 @@ def _two_mutated(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     window = first.window.united(second.window)
     is_sum = node.target in (aten.add.Tensor, aten.sub.Tensor)
     if is_sum and not node.kwargs and first.layout == second.layout and not feeds_singular(node):
-        plan.owned.add(node)
-        return Windowed(layout, window, False), _sum(plan, node, window)
+        return Followed(Windowed(layout, window, False), _sum(plan, node, window), owned=True)
     if first.is_value and second.is_value and first.window.same(second.window):
-        return Windowed(layout, window, True), lambda run: call(
-            node, spread[0](run.data[left]), spread[1](run.data[right]), **node.kwargs
+        return Followed(
+            Windowed(layout, window, True),
+            lambda run: call(node, spread[0](run.data[left]), spread[1](run.data[right]), **node.kwargs),
         )
     one, two = plan.moved_difference(left, window), plan.moved_difference(right, window)
     if is_sum:
-        return Windowed(layout, window, False), lambda run: call(
-            node, spread[0](one(run)), spread[1](two(run)), **node.kwargs
+        return Followed(
+            Windowed(layout, window, False),
+            lambda run: call(node, spread[0](one(run)), spread[1](two(run)), **node.kwargs),
         )
     base = [plan.window(part, layout, window) for part in (left, right)]
-    return Windowed(layout, window, True), lambda run: call(
-        node, spread[0](one(run)) + base[0](run), spread[1](two(run)) + base[1](run), **node.kwargs
+    return Followed(
+        Windowed(layout, window, True),
+        lambda run: call(node, spread[0](one(run)) + base[0](run), spread[1](two(run)) + base[1](run), **node.kwargs),
     )
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Run
 from kipoi_deepmr.mutagenesis.delta.rules.registry import aten, rule
 from kipoi_deepmr.mutagenesis.delta.state import Rows, Unsupported, arguments
 
 
 @rule(aten.addmm.default, aten.mm.default)
-def _linear(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
+def _linear(plan: Plan, node: fx.Node) -> Followed:
     """Low-rank update: only the columns of the weight that belong to changed positions."""
     x, weight_node = arguments(node)[-2:]
     if node.kwargs:
@@ -54,4 +54,4 @@ def _linear(plan: Plan, node: fx.Node) -> tuple[Rows, Step]:
         out = out.view(strands, positions, plan.alleles, outputs)
         return (run.reference[node][:, None, None] + out).flatten(0, 2)
 
-    return Rows((outputs,)), multiply
+    return Followed(Rows((outputs,)), multiply, multiply_adds=lambda: window.existing * channels * outputs)

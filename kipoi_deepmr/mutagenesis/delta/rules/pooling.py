@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.delta.needs import Sliding
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Run, Step
 from kipoi_deepmr.mutagenesis.delta.reach import Window
 from kipoi_deepmr.mutagenesis.delta.rules.channels import over_channels
 from kipoi_deepmr.mutagenesis.delta.rules.registry import aten, dimension, feeds_singular, rule, shape_of, with_defaults
@@ -18,8 +19,8 @@ from kipoi_deepmr.mutagenesis.delta.state import Axes, Rows, Unsupported, Window
 _ANY = 0.5
 
 
-def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) -> tuple[Window, int, int, Window]:
-    """Return the output's window, kernel, stride and the stretch of the input that it needs."""
+def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) -> tuple[Window, Sliding, Window]:
+    """Return the output's window, the kernel that slides, and the stretch of the input that the window needs."""
     windowed = plan.windowed(arguments(node)[0])
     layout = windowed.layout
     spatial = len(kernel) if len(kernel) > 1 else 1
@@ -32,9 +33,8 @@ def _pooling(plan: Plan, node: fx.Node, kernel: Any, stride: Any, padding: Any) 
     length = shape_of(node)[dims[along[0]]]
     start = -(-(windowed.window.start + pad - (size - 1)) // step)
     window = plan.needed(node, Window.clipped(start, (windowed.window.width - 1 + size - 1) // step + 1, length))
-    plan.sliding[node] = (step, pad, size)
     stretch = Window(window.start * step - pad, (window.width - 1) * step + size, windowed.window.length)
-    return window, size, step, stretch
+    return window, Sliding(step, pad, size), stretch
 
 
 def _taps(patch: Tensor, size: int, step: int, width: int) -> list[Tensor]:
@@ -42,17 +42,18 @@ def _taps(patch: Tensor, size: int, step: int, width: int) -> list[Tensor]:
 
 
 @rule(aten.max_pool2d_with_indices.default)
-def _max_pool(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _max_pool(plan: Plan, node: fx.Node) -> Followed:
     x, kernel, stride, padding, dilation, _ = with_defaults(node, [None, None, [], [0], [1], False])
     if any(step != 1 for step in dilation):
         raise Unsupported("dilated pooling")
-    window, size, step, stretch = _pooling(plan, node, kernel, stride, padding)
+    window, sliding, stretch = _pooling(plan, node, kernel, stride, padding)
+    size, step = sliding.span, sliding.stride
     layout = plan.windowed(x).layout
     pooled = Windowed(Axes(layout.dims, (window.length, *layout.sizes[1:])), window, True)
     if window.length == 1:
         low, high = max(int(stretch.start.flat[0]), 0), min(int(stretch.start.flat[0]) + size, stretch.length)
         largest = _largest_of(plan, x, low, high)
-        return pooled, lambda run: largest(run).unsqueeze(3)
+        return Followed(pooled, lambda run: largest(run).unsqueeze(3), sliding)
     patch = plan.patch(x, stretch.start, stretch.width, -math.inf)
     missing = window.missing
     gone = None if missing is None else torch.from_numpy(missing).to(plan.device)[:, :, None]
@@ -66,13 +67,14 @@ def _max_pool(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
             first = first.masked_fill(gone.reshape(*gone.shape, *(1 for _ in layout.sizes[1:])), _ANY)
         return first
 
-    return pooled, pool
+    return Followed(pooled, pool, sliding)
 
 
 @rule(aten.avg_pool2d.default)
-def _average_pool(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _average_pool(plan: Plan, node: fx.Node) -> Followed:
     x, kernel, stride, padding, _, include, divisor = with_defaults(node, [None, None, [], [0], False, True, None])
-    window, size, step, stretch = _pooling(plan, node, kernel, stride, padding)
+    window, sliding, stretch = _pooling(plan, node, kernel, stride, padding)
+    size, step = sliding.span, sliding.stride
     windowed = plan.windowed(x)
     begin = window.entries * step - max(padding)
     end = np.minimum(begin + size, stretch.length + max(padding))
@@ -96,13 +98,14 @@ def _average_pool(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     if window.length == 1 and not output.is_value and stretch.start.max() <= 0 and size >= stretch.length:
         # All positions: the changed ones alone, without the stretch of zeros around them.
         difference = plan.difference(x)
-        return output, lambda run: difference(run).sum(3, keepdim=True) * weight.to(difference(run).dtype)
+        whole: Step = lambda run: difference(run).sum(3, keepdim=True) * weight.to(difference(run).dtype)  # noqa: E731
+        return Followed(output, whole, sliding)
 
-    return output, pool
+    return Followed(output, pool, sliding)
 
 
 @rule(aten.mean.dim, aten.sum.dim_IntList)
-def _mean(plan: Plan, node: fx.Node) -> tuple[Windowed | Rows, Step]:
+def _mean(plan: Plan, node: fx.Node) -> Followed:
     x, dims = arguments(node)[:2]
     windowed, difference = plan.windowed(x), plan.difference(x)
     reduced = [dimension(dim, windowed.layout) for dim in dims]
@@ -123,11 +126,11 @@ def _mean(plan: Plan, node: fx.Node) -> tuple[Windowed | Rows, Step]:
         total = (total / count).reshape(*total.shape[:3], *shape)
         return (run.reference[node][:, None, None] + total).flatten(0, 2)
 
-    return Rows(shape), reduce
+    return Followed(Rows(shape), reduce)
 
 
 @rule(aten.amax.default, aten.max.dim)
-def _largest(plan: Plan, node: fx.Node) -> tuple[Windowed | Rows, Step]:
+def _largest(plan: Plan, node: fx.Node) -> Followed:
     x, dims = arguments(node)[:2]
     windowed = plan.windowed(x)
     reduced = [dimension(dim, windowed.layout) for dim in (dims if isinstance(dims, list | tuple) else [dims])]
@@ -143,7 +146,7 @@ def _largest(plan: Plan, node: fx.Node) -> tuple[Windowed | Rows, Step]:
         found = largest(run)
         return found.permute(0, 1, 2, *(2 + atom for atom in kept)).reshape(math.prod(found.shape[:3]), *shape)
 
-    return Rows(shape), reduce
+    return Followed(Rows(shape), reduce)
 
 
 def _largest_of(plan: Plan, x: fx.Node, low: int, high: int) -> Step:

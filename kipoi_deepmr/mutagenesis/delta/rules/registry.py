@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Step
-from kipoi_deepmr.mutagenesis.delta.state import Axes, Rows, Windowed, arguments
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan
+from kipoi_deepmr.mutagenesis.delta.state import Axes, arguments
 
 aten = torch.ops.aten
-Rule = Callable[[Plan, fx.Node], tuple[Windowed | Rows, Step]]
+Rule = Callable[[Plan, fx.Node], Followed]
 RULES: dict[Any, Rule] = {}
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from kipoi_deepmr.mutagenesis.delta.plan import Plan, Run, Step
+from kipoi_deepmr.mutagenesis.delta.needs import Shifted, mirrored
+from kipoi_deepmr.mutagenesis.delta.plan import Followed, Plan, Run
 from kipoi_deepmr.mutagenesis.delta.reach import Window
 from kipoi_deepmr.mutagenesis.delta.rules.registry import aten, dimension, rule, shape_of, with_defaults
 from kipoi_deepmr.mutagenesis.delta.state import Axes, Unsupported, Windowed, arguments
@@ -31,13 +32,13 @@ _RESHAPES = (
 
 
 @rule(*_SAME)
-def _same(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _same(plan: Plan, node: fx.Node) -> Followed:
     x = arguments(node)[0]
-    return plan.windowed(x), lambda run: run.data[x]
+    return Followed(plan.windowed(x), lambda run: run.data[x])
 
 
 @rule(*_RESHAPES)
-def _reshape(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _reshape(plan: Plan, node: fx.Node) -> Followed:
     x = arguments(node)[0]
     windowed = plan.windowed(x)
     strands = windowed.window.start.shape[0]
@@ -57,7 +58,7 @@ def _reshape(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
             data = data.unflatten(axis, sizes)
         return data
 
-    return Windowed(Axes(dims, layout.sizes), windowed.window, windowed.is_value), split
+    return Followed(Windowed(Axes(dims, layout.sizes), windowed.window, windowed.is_value), split)
 
 
 def _grouped(layout: Axes, shape: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, int] | None]:
@@ -82,7 +83,7 @@ def _grouped(layout: Axes, shape: tuple[int, ...]) -> tuple[tuple[tuple[int, ...
 
 
 @rule(aten.permute.default, aten.transpose.int, aten.t.default)
-def _permute(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _permute(plan: Plan, node: fx.Node) -> Followed:
     x = arguments(node)[0]
     windowed = plan.windowed(x)
     order = list(range(len(windowed.layout.dims) + 1))
@@ -96,28 +97,30 @@ def _permute(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     if order[0] != 0:
         raise Unsupported("a permutation of the batch axis")
     dims = tuple(windowed.layout.dims[axis - 1] for axis in order[1:])
-    return Windowed(Axes(dims, windowed.layout.sizes), windowed.window, windowed.is_value), lambda run: run.data[x]
+    return Followed(
+        Windowed(Axes(dims, windowed.layout.sizes), windowed.window, windowed.is_value), lambda run: run.data[x]
+    )
 
 
 @rule(aten.flip.default)
-def _flip(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _flip(plan: Plan, node: fx.Node) -> Followed:
     x, dims = arguments(node)
     windowed = plan.windowed(x)
-    window, axes = windowed.window, []
+    window, needs, axes = windowed.window, None, []
     for dim in (dimension(d, windowed.layout) for d in dims):
         if dim < 0:
             raise Unsupported("a flip of the batch axis")
         if windowed.layout.dims[dim] == (0,):
             window = window.mirrored()
-            plan.mirrored.add(node)
+            needs = mirrored
             axes.append(3)
         elif windowed.layout.dims[dim]:
             axes.append(windowed.layout.channel_axis(dim))
-    return Windowed(windowed.layout, window, windowed.is_value), lambda run: run.data[x].flip(axes)
+    return Followed(Windowed(windowed.layout, window, windowed.is_value), lambda run: run.data[x].flip(axes), needs)
 
 
 @rule(aten.cat.default)
-def _cat(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _cat(plan: Plan, node: fx.Node) -> Followed:
     parts, axis = with_defaults(node, [None, 0])
     reached = {part: plan.windowed(part) for part in parts if part in plan.mutated}
     sources = list(reached.values())
@@ -146,10 +149,10 @@ def _cat(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
             channel,
         )
 
-    return Windowed(layout, window, False), join
+    return Followed(Windowed(layout, window, False), join)
 
 
-def _cat_strands(plan: Plan, parts: Sequence[fx.Node], sources: Sequence[Windowed]) -> tuple[Windowed, Step]:
+def _cat_strands(plan: Plan, parts: Sequence[fx.Node], sources: Sequence[Windowed]) -> Followed:
     if any(windowed.layout != sources[0].layout for windowed in sources):
         raise Unsupported("a stack of unequal shapes on the batch axis")
     width = max(windowed.window.width for windowed in sources)
@@ -157,11 +160,11 @@ def _cat_strands(plan: Plan, parts: Sequence[fx.Node], sources: Sequence[Windowe
     windows = [Window.clipped(windowed.window.start, width, length) for windowed in sources]
     read = [plan.moved_difference(part, window) for part, window in zip(parts, windows, strict=True)]
     window = Window(np.concatenate([window.start for window in windows]), windows[0].width, length)
-    return Windowed(sources[0].layout, window, False), lambda run: torch.cat([part(run) for part in read])
+    return Followed(Windowed(sources[0].layout, window, False), lambda run: torch.cat([part(run) for part in read]))
 
 
 @rule(aten.stack.default)
-def _stack(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _stack(plan: Plan, node: fx.Node) -> Followed:
     parts, axis = with_defaults(node, [None, 0])
     sources = [plan.windowed(part) for part in parts]
     layout = sources[0].layout
@@ -178,33 +181,36 @@ def _stack(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
     dims = (*layout.dims[:dim], atoms, *layout.dims[dim:])
     sizes = (*layout.sizes, *(len(parts) for _ in atoms))
     if not atoms:
-        return Windowed(Axes(dims, sizes), window, is_value), read[0]
-    return Windowed(Axes(dims, sizes), window, is_value), lambda run: torch.stack([part(run) for part in read], -1)
+        return Followed(Windowed(Axes(dims, sizes), window, is_value), read[0])
+    return Followed(
+        Windowed(Axes(dims, sizes), window, is_value), lambda run: torch.stack([part(run) for part in read], -1)
+    )
 
 
 @rule(aten.slice.Tensor)
-def _slice(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _slice(plan: Plan, node: fx.Node) -> Followed:
     x, axis, start, stop, step = with_defaults(node, [0, 0, None, None, 1])
     windowed = plan.windowed(x)
     dim = dimension(axis, windowed.layout)
     size = windowed.window.start.shape[0] if dim < 0 else windowed.layout.size(dim)
     chosen = range(size)[slice(start, stop, step)]
     if len(chosen) == size and step == 1:
-        return windowed, lambda run: run.data[x]
+        return Followed(windowed, lambda run: run.data[x])
     if dim < 0:
         part = slice(chosen.start, chosen.stop, step)
         window = Window(windowed.window.start[part], windowed.window.width, windowed.window.length)
-        return Windowed(windowed.layout, window, windowed.is_value), lambda run: run.data[x][part]
+        return Followed(Windowed(windowed.layout, window, windowed.is_value), lambda run: run.data[x][part])
     if windowed.layout.dims[dim] == (0,):
-        plan.shifts[node] = chosen.start
         return _crop(plan, x, chosen)
     channel = windowed.layout.channel_axis(dim)
     layout = windowed.layout.with_channels(dim, len(chosen))
     index = torch.tensor(list(chosen), device=plan.device)
-    return Windowed(layout, windowed.window, windowed.is_value), lambda run: run.data[x].index_select(channel, index)
+    return Followed(
+        Windowed(layout, windowed.window, windowed.is_value), lambda run: run.data[x].index_select(channel, index)
+    )
 
 
-def _crop(plan: Plan, x: fx.Node, chosen: range) -> tuple[Windowed, Step]:
+def _crop(plan: Plan, x: fx.Node, chosen: range) -> Followed:
     windowed = plan.windowed(x)
     if chosen.step != 1 or not chosen:
         raise Unsupported("a crop with a step")
@@ -215,14 +221,14 @@ def _crop(plan: Plan, x: fx.Node, chosen: range) -> tuple[Windowed, Step]:
     cropped = Windowed(layout, window, False)
     clear = plan.clear(cropped)
     is_cut = window.missing is not None
-    return cropped, lambda run: clear(read(run).clone() if is_cut else read(run))
+    return Followed(cropped, lambda run: clear(read(run).clone() if is_cut else read(run)), Shifted(chosen.start))
 
 
 @rule(aten.constant_pad_nd.default)
-def _pad(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _pad(plan: Plan, node: fx.Node) -> Followed:
     x, padding = arguments(node)[:2]
     windowed, read = plan.windowed(x), plan.difference(x)
-    window = windowed.window
+    window, needs = windowed.window, None
     for pair in range(len(padding) // 2):
         dim = len(windowed.layout.dims) - 1 - pair
         left, right = padding[2 * pair : 2 * pair + 2]
@@ -233,16 +239,14 @@ def _pad(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
         if left < 0 or right < 0:
             if left > 0 or right > 0:
                 raise Unsupported("padding on one side and a crop on the other")
-            plan.shifts[node] = -left
             return _crop(plan, x, range(-left, window.length + right))
-        window = window.shifted(left, window.length + left + right)
-        plan.shifts[node] = -left
+        window, needs = window.shifted(left, window.length + left + right), Shifted(-left)
     layout = Axes(windowed.layout.dims, (window.length, *windowed.layout.sizes[1:]))
-    return Windowed(layout, window, False), read
+    return Followed(Windowed(layout, window, False), read, needs)
 
 
 @rule(aten.index.Tensor, aten.index_select.default)
-def _index(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
+def _index(plan: Plan, node: fx.Node) -> Followed:
     x = arguments(node)[0]
     windowed = plan.windowed(x)
     if node.target is aten.index_select.default:
@@ -260,20 +264,21 @@ def _index(plan: Plan, node: fx.Node) -> tuple[Windowed, Step]:
         return _index_positions(plan, node, index.tolist())
     channel = windowed.layout.channel_axis(dim)
     layout = windowed.layout.with_channels(dim, len(index))
-    return Windowed(layout, windowed.window, windowed.is_value), lambda run: run.data[x].index_select(channel, index)
+    return Followed(
+        Windowed(layout, windowed.window, windowed.is_value), lambda run: run.data[x].index_select(channel, index)
+    )
 
 
-def _index_positions(plan: Plan, node: fx.Node, index: list[int]) -> tuple[Windowed, Step]:
+def _index_positions(plan: Plan, node: fx.Node, index: list[int]) -> Followed:
     """Follow an index that names a stretch of the positions, or all of them from the end to the beginning."""
     x = arguments(node)[0]
     windowed = plan.windowed(x)
     length = windowed.window.length
     index = [position % length for position in index]
     if index == list(range(length - 1, -1, -1)):
-        plan.mirrored.add(node)
-        return Windowed(windowed.layout, windowed.window.mirrored(), windowed.is_value), lambda run: run.data[x].flip(3)
+        turned = Windowed(windowed.layout, windowed.window.mirrored(), windowed.is_value)
+        return Followed(turned, lambda run: run.data[x].flip(3), mirrored)
     stretch = range(index[0], index[0] + len(index)) if index else range(0)
     if index != list(stretch):
         raise Unsupported("positions in another order")
-    plan.shifts[node] = stretch.start
     return _crop(plan, x, stretch)

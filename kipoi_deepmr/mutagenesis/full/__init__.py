@@ -1,0 +1,1 @@
+"""The full engine: every mutant through the whole network."""
