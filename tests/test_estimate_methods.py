@@ -1,21 +1,18 @@
 """Every method in the store equals the function of `kipoi_deepmr.mr` on the effects of one sequence at a time."""
 
-import inspect
 import itertools
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kipoi_deepmr import cli, meta, mr, terms
+from kipoi_deepmr import meta, mr, terms
 from kipoi_deepmr.config import MRSection, load_config
-from kipoi_deepmr.config.estimation import OPTIONS, options_of
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
-from kipoi_deepmr.estimate.methods import ESTIMATORS, check_methods
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.estimate.methods import check_methods
+from kipoi_deepmr.estimators import ESTIMATORS
+from kipoi_deepmr.running import check, re_estimate, run
 from tests.kipoi_models import write_project
 
 TWO_OUTCOMES = {
@@ -70,20 +67,20 @@ def estimate_alone(effects, method, e, o, s):
     """Estimate one pair in one sequence with the function of `kipoi_deepmr.mr`."""
     bx, bxse, by, byse, psi, positions = instruments(effects, e, o, s)
     estimator = ESTIMATORS[method]
-    options = dict(estimator.options)
+    options = dict(estimator.fixed)
     for name, value in {"psi": psi, "draws": 6, "sample_size": 6 * len(bx), "groups": positions}.items():
         if options.get(name) in ("stored", "position"):
             options[name] = value
-    if estimator.monte_carlo:
+    if estimator.of_the_mean:
         bxse, byse = bxse / 6**0.5, byse / 6**0.5
-    return getattr(mr, estimator.function)(bx, bxse, by, byse, **options)
+    return getattr(mr, estimator.function or method)(bx, bxse, by, byse, **options)
 
 
 def alone(name):
     return not ESTIMATORS[name].draws and not ESTIMATORS[name].joint
 
 
-@pytest.mark.parametrize("method", [name for name in terms.METHODS if alone(name)])
+@pytest.mark.parametrize("method", [name for name in ESTIMATORS if alone(name)])
 def test_a_method_is_the_function_of_each_sequence(store, method):
     tree = re_estimate(store, mr={"methods": [method]})
     effects, local = tree["effects"].to_dataset().load(), tree["local"].to_dataset().load()
@@ -139,14 +136,6 @@ def test_diagnostics_and_the_influence_of_each_sequence(store):
             same(found, (expected.estimate, expected.se), "leave_one_out")
 
 
-def test_every_name_has_an_estimator_with_options_that_it_takes():
-    assert list(ESTIMATORS) == list(terms.METHODS)
-    assert all(any(name.startswith(family) for name in ESTIMATORS) for family in OPTIONS)
-    for name, estimator in ESTIMATORS.items():
-        parameters = set(inspect.signature(getattr(mr, estimator.function)).parameters)
-        assert {*estimator.options, *options_of(name)} <= parameters, name
-
-
 def test_a_method_with_options_of_its_own(store):
     own = {"name": "half", "estimator": "ivw_delta", "psi": 0.5, "model": "fixed"}
     tree = re_estimate(store, mr={"methods": ["ivw", own]})
@@ -186,7 +175,7 @@ def test_both_directions_and_that_they_vanish_when_they_are_not_asked_for(store)
         same(one["estimate"], [egger.estimate, delta.estimate], "estimate")
         same(one["intercept"], [egger.intercept, np.nan], "intercept")
         same(one["f_statistic"], np.nanmean((by / byse) ** 2), "f_statistic")
-    assert (np.isnan(local["estimate"]).all(("method", "outcome")) == ~effects["bound"]).all()
+    assert (np.isnan(local["estimate"]).all(("estimator", "outcome")) == ~effects["bound"]).all()
     for e, o, m in itertools.product(range(2), range(2), range(2)):
         expected = meta.random_effects(local["estimate"].values[e, o, :, m], local["se"].values[e, o, :, m])
         same(overall["estimate"].values[e, o, m], expected.estimate, "global")
@@ -196,7 +185,7 @@ def test_both_directions_and_that_they_vanish_when_they_are_not_asked_for(store)
 @pytest.mark.parametrize("method", ["REML", "DL", "PM", "ML", "EB", "HE", "SJ", "HS", "FE"])
 def test_every_estimator_of_tau2_and_every_test(store, method):
     for test in ("z", "t", "knha", "adhoc"):
-        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"estimator": method, "test": test})
+        tree = re_estimate(store, mr={"methods": ["ivw"]}, meta={"method": method, "test": test})
         local, overall = tree["local"].to_dataset().load(), tree["global"].to_dataset().load()
         for e, o in itertools.product(range(2), range(2)):
             expected = meta.random_effects(
@@ -219,18 +208,6 @@ def test_the_prediction_interval_of_riley(store):
         assert overall.attrs["prediction"] == kind
 
 
-def test_the_readme_and_the_help_list_every_method(capsys, monkeypatch):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    chapter = readme.partition("## Methods and controls")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \| (.*) \|$", chapter, re.MULTILINE) == list(terms.METHODS.items())
-    monkeypatch.setenv("COLUMNS", "100")
-    assert cli.main(["mr", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 100
-    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=\w)", shown.partition("methods:")[2])]
-    assert entries[1:] == [f"{name} {what}" for name, what in terms.METHODS.items()]
-
-
 def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(store):
     methods = ["ivw", "maximum_likelihood", "cml", "debiased_ivw"]
     tree = re_estimate(store, mr={"methods": methods})
@@ -238,7 +215,7 @@ def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(s
     assert ["(Monte-Carlo errors)" in line for line in described] == [False, True, True, True]
     for name in ("local", "global"):
         assert tree[name]["standard_error"].values.tolist() == ["posterior", *["monte_carlo"] * 3]
-        assert tree[name]["standard_error"].dims == ("method",)
+        assert tree[name]["standard_error"].dims == ("estimator",)
 
 
 def test_a_warning_names_the_methods_in_which_weak_mutations_decide(store, caplog):
@@ -287,5 +264,5 @@ def test_options_that_a_method_refuses_are_known_before_any_work(tmp_path, optio
 
 
 def test_every_estimator_can_be_tried():
-    section = MRSection(methods=list(terms.METHODS), min_f=1.0)
+    section = MRSection(methods=list(ESTIMATORS), min_f=1.0)
     check_methods(section)

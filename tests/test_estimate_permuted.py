@@ -16,9 +16,8 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
 from kipoi_deepmr.exports import export
-from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.reading import select
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.running import check, re_estimate, run
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_running import assert_same_results, stop_after, windows_of
 
@@ -58,7 +57,7 @@ def without_permutations(effects, e, s, order=None):
 
 def orders_of(effects, e, s):
     """Return the orders of positions of all permutations of a sequence, from seed and name alone."""
-    from kipoi_deepmr.estimate.permuted import generator_of
+    from kipoi_deepmr.seeds import generator_of
 
     bx, _, by, _ = (array.reshape(30, 3) for array in without_permutations(effects, e, s))
     usable = np.flatnonzero(np.isfinite(bx * by).any(1))
@@ -178,7 +177,7 @@ def test_tables_of_shuffled_sequences_are_written_beside_the_others(folder, tmp_
     tree = open_results(folder / "out.zarr")
     assert {"control_local.tsv", "control_global.tsv", "local.tsv"} < {path.name for path in paths}
     local = pd.read_csv(tmp_path / "tables/control_local.tsv", sep="\t")
-    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "method")
+    expected = tree["controls/local"]["estimate"].transpose("exposure", "outcome", "sequence", "estimator")
     bound = tree["controls/local"]["bound"].values
     values = np.concatenate([expected.values[e][:, bound[e]].ravel() for e in range(len(bound))])
     np.testing.assert_allclose(local["b"], values, rtol=1e-6)
@@ -243,7 +242,7 @@ def test_shuffled_sequences_are_mutated_as_a_plain_loop_would(folder):
     assert names == [f"{name} shuffle {number}" for name in windows for number in (1, 2)]
     assert (effects["bound"].values == np.repeat(tree["effects"]["bound"].values, 2, axis=1)).all()
     assert effects["completed"].all()
-    from kipoi_deepmr.estimate.permuted import generator_of
+    from kipoi_deepmr.seeds import generator_of
     from kipoi_deepmr.sequences import dinucleotide_shuffle
 
     shuffled = {}

@@ -9,9 +9,8 @@ import yaml
 from kipoi_deepmr.config import load_config, parse_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
 from kipoi_deepmr.model import Reduction, load_model, select
-from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.predict.draft import draft
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from tests.kipoi_models import CONVOLUTION, write_model, write_project
 from tests.test_model_loading import DATALOADER_YAML
 

@@ -34,8 +34,8 @@ from kipoi_deepmr.errors import (
     StoreError,
     TaskError,
 )
-from kipoi_deepmr.predict.check import CheckReport, check
-from kipoi_deepmr.running import re_estimate, run
+from kipoi_deepmr.predict.check import CheckReport
+from kipoi_deepmr.running import check, re_estimate, run
 from tests.kipoi_models import CONVOLUTION, plain_loop, write_model, write_peaks, write_project
 
 # The package offers the function under the name of its module.

@@ -9,7 +9,6 @@ from tqdm.auto import tqdm
 from kipoi_deepmr import __version__
 from kipoi_deepmr.cube import Cube
 from kipoi_deepmr.effects import estimate
-from kipoi_deepmr.estimate.from_draws import estimate_block
 from kipoi_deepmr.mutagenesis import FullEngine
 from kipoi_deepmr.predict.prepare import Job, describe_device
 
@@ -71,7 +70,7 @@ def _write_block(job: Job, cube: Cube, engine: FullEngine, indices: list[int], b
     drawn = None
     if cube.drawn is not None and moments.kept is not None:
         bound = job.windows.bound[:, indices]
-        drawn = estimate_block(moments.kept, bound, cube.drawn, job.config.effects.standard_error)
+        drawn = job.from_draws.estimate(moments.kept, bound, cube.drawn, job.config.effects.standard_error)
     cube.write(
         indices[0],
         effects.reshaped(shape),

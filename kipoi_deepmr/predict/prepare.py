@@ -19,8 +19,6 @@ from kipoi_deepmr import __version__, terms
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.cube import Template
 from kipoi_deepmr.errors import ConfigError, ModelError
-from kipoi_deepmr.estimate.from_draws import during_the_run
-from kipoi_deepmr.estimate.methods import check_draws, check_methods
 from kipoi_deepmr.model import (
     KipoiModel,
     Selection,
@@ -31,6 +29,7 @@ from kipoi_deepmr.model import (
     to_batch,
 )
 from kipoi_deepmr.mutagenesis import Block, FullEngine, choose_engines
+from kipoi_deepmr.predict.from_draws import FromDraws
 from kipoi_deepmr.predict.members import Member, cautions, digest_of, lent_members
 from kipoi_deepmr.predict.sources import find_sources, read_out
 from kipoi_deepmr.sequences import Genome, WindowInputs, Windows, select_windows
@@ -70,6 +69,8 @@ class Job:
         Type of the sequences on the device.
     batch_size : int or None
         Mutants in a batch, as asked for.
+    from_draws : FromDraws
+        The estimators that need every draw.
     """
 
     config: Config
@@ -83,6 +84,7 @@ class Job:
     device: torch.device
     dtype: torch.dtype
     batch_size: int | None
+    from_draws: FromDraws
 
     @property
     def network(self) -> SequenceNetwork:
@@ -186,8 +188,8 @@ class Job:
         }
         if config.effects.keep_draws:
             coords[terms.DRAW] = np.arange(self.draws)
-        drawn = during_the_run(config.mr, kept=config.effects.keep_draws)
-        return Template(coords, config.effects.scale, config.effects.standard_error, self._attrs(), drawn)
+        errors, drawn = config.effects.standard_error, self.from_draws.drawn
+        return Template(coords, config.effects.scale, errors, self._attrs(), drawn)
 
     def _attrs(self) -> dict[str, Any]:
         config = self.config
@@ -223,7 +225,12 @@ class Job:
 
 @contextmanager
 def prepare(
-    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+    config: Config,
+    from_draws: FromDraws,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
 ) -> Iterator[Job]:
     """Read and check everything that a run needs, and lend it the network; at the end the network is given back.
 
@@ -231,6 +238,8 @@ def prepare(
     ----------
     config
         The settings.
+    from_draws
+        The estimators that need every draw.
     device
         torch device such as ``cpu`` or ``cuda:0``. Default: the first GPU, else the CPU.
     batch_size
@@ -247,7 +256,6 @@ def prepare(
     DeepMRError
         If the configuration, the model, the tasks, the sequences or the dropouts are not usable, each with the reason.
     """
-    check_methods(config.mr)
     place = find_device(device)
     if config.mutagenesis.precision == "tf32" and place.type != "cuda":
         raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
@@ -280,8 +288,9 @@ def prepare(
             draws=draws,
             wanted=config.dataloader.sequence_input,
         ) as (members, dtype):
-            check_draws(config, len(members))
-            yield Job(config, model, selection, windows, inputs, genome, members, positions, place, dtype, batch_size)
+            from_draws.check_members(len(members))
+            found = model, selection, windows, inputs, genome, members, positions, place, dtype
+            yield Job(config, *found, batch_size, from_draws)
 
 
 def find_device(name: str | None) -> torch.device:

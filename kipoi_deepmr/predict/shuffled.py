@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import Template
-from kipoi_deepmr.estimate.permuted import generator_of, settings_of_shuffles
 from kipoi_deepmr.mutagenesis import Block
 from kipoi_deepmr.predict.prepare import Job
+from kipoi_deepmr.seeds import generator_of
 from kipoi_deepmr.sequences import dinucleotide_shuffle
 
 
@@ -55,9 +55,7 @@ class ShuffledJob(Job):
     def template(self) -> Template:
         """Return coordinates and attributes of the group of controls."""
         title = "effects of mutations in dinucleotide shuffles of the sequences"
-        return replace(
-            super().template(), attrs={"title": title, "settings": settings_of_shuffles(self.config.controls)}
-        )
+        return replace(super().template(), attrs={"title": title, "settings": self.config.controls.of_shuffles()})
 
     def _orders(self, indices: Sequence[int]) -> NDArray[np.int64]:
         names, seed = self.names(), self.config.controls.seed
