@@ -2,17 +2,20 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kipoi_deepmr import meta, mr, terms
-from kipoi_deepmr.config import MRSection, load_config
+from kipoi_deepmr.config import MRSection, load_config, parse_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
-from kipoi_deepmr.estimate.methods import check_methods
+from kipoi_deepmr.estimate.methods import check_draws, check_methods, estimate
+from kipoi_deepmr.estimate.summary import summaries
 from kipoi_deepmr.estimators import ESTIMATORS
 from kipoi_deepmr.running import check, re_estimate, run
+from tests.hand_made import make_effects
 from tests.kipoi_models import write_project
 
 TWO_OUTCOMES = {
@@ -266,3 +269,46 @@ def test_options_that_a_method_refuses_are_known_before_any_work(tmp_path, optio
 def test_every_estimator_can_be_tried():
     section = MRSection(methods=list(ESTIMATORS), min_f=1.0)
     check_methods(section)
+
+
+def test_the_error_of_the_mean_needs_independent_draws():
+    def config(**sections):
+        tasks = {"exposures": {"A": {"task": "a", "peaks": "a.bed"}}, "outcomes": {"D": {"task": "d"}}}
+        return parse_config({"model": {"name": "m", "source": "dir"}, **tasks, **sections}, Path())
+
+    asked = config(mr={"methods": ["ivw", "raps", "cross_fitted_ivw"]}, uncertainty={"draws": 5})
+    with pytest.raises(
+        ConfigError, match=r"mr\.methods: raps, mr\.methods: cross_fitted_ivw: .* the 5 thinned networks"
+    ):
+        check_draws(asked, members=2)
+    check_draws(asked, members=1)
+    alone = {"method": "ensemble", "members": ["a", "b"], "draws": 1}
+    check_draws(config(mr={"methods": ["raps"]}, uncertainty=alone), members=2)
+    plain = config(mr={"methods": ["ivw"]}, uncertainty={"draws": 5}, effects={"standard_error": "monte_carlo"})
+    with pytest.raises(ConfigError, match=r"^effects\.standard_error: monte_carlo: "):
+        check_draws(plain, members=3)
+
+
+def test_what_stands_for_stored_numbers_is_put_in():
+    one = next(summaries(make_effects(draws=16))).selected(0.0)
+    seen = {}
+
+    def called(*data, **options):
+        seen.update(options, bxse=data[1])
+        return None
+
+    def fitted(name):
+        seen.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mr, name, called)
+            estimate(MRSection(methods=[name]).methods[0], one, 0.1)
+        return seen
+
+    assert fitted("cml")["sample_size"] == 16 * len(one.positions)
+    np.testing.assert_array_equal(seen["psi"], one.correlation)
+    np.testing.assert_array_equal(seen["bxse"], one.bxse / 4)
+    assert fitted("overlap_debiased_ivw")["draws"] == 16
+    np.testing.assert_array_equal(seen["groups"], one.positions)
+    assert set(fitted("ivw")) == {"alpha", "bxse"}
+    np.testing.assert_array_equal(seen["bxse"], one.bxse)
+    assert seen["alpha"] == 0.1
