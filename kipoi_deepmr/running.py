@@ -22,8 +22,10 @@ from kipoi_deepmr.cube import (
 )
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.estimate.estimate import estimate_store
-from kipoi_deepmr.estimate.from_draws import covers
+from kipoi_deepmr.estimate.from_draws import covers, during_the_run
 from kipoi_deepmr.estimate.permuted import as_made
+from kipoi_deepmr.predict import bench as timing
+from kipoi_deepmr.predict import check as trial
 from kipoi_deepmr.predict.compute import write_effects
 from kipoi_deepmr.predict.prepare import Job, prepare
 from kipoi_deepmr.predict.shuffled import shuffled_job, shuffled_template
@@ -81,7 +83,8 @@ def run(
     with explained(path, "created"):
         _check_output(path, resume=resume, overwrite=overwrite)
     with locked(path, "run"):
-        with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+        estimators = during_the_run(config)
+        with prepare(config, estimators, device=device, batch_size=batch_size, num_workers=num_workers) as job:
             for note in job.notes():
                 logger.warning("%s", note)
             template = job.template()
@@ -96,6 +99,50 @@ def run(
         config = estimate_store(path, config, progress=progress)
         cube.note("estimated", config=config.canonical(), config_sha256=config.sha256())
     return open_results(path)
+
+
+def check(
+    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+) -> trial.CheckReport:
+    """Validate everything that a run needs, without a long prediction, and say what it would cost.
+
+    Parameters
+    ----------
+    config, device, batch_size, num_workers
+        As `run`.
+
+    Returns
+    -------
+    CheckReport
+
+    Raises
+    ------
+    DeepMRError
+        As `run`.
+    """
+    return trial.check(config, during_the_run(config), device=device, batch_size=batch_size, num_workers=num_workers)
+
+
+def bench(
+    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+) -> timing.BenchReport:
+    """Time the delta against the full engine on some sequences of a configuration.
+
+    Parameters
+    ----------
+    config, device, batch_size, num_workers
+        As `run`. Without `batch_size` several are tried for the full engine and the fastest counts.
+
+    Returns
+    -------
+    BenchReport
+
+    Raises
+    ------
+    DeepMRError
+        As `run`.
+    """
+    return timing.bench(config, during_the_run(config), device=device, batch_size=batch_size, num_workers=num_workers)
 
 
 def _write_controls(job: Job, path: Path, *, progress: bool) -> None:

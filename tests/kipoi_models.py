@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from kipoi_deepmr.config import load_config
-from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.running import check
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 
 MODEL_YAML = """\

@@ -18,7 +18,7 @@ from kipoi_deepmr import cli
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import TaskError
 from kipoi_deepmr.model import load_model
-from kipoi_deepmr.predict.check import check
+from kipoi_deepmr.running import check
 from tests import toy_models
 from tests.kipoi_models import plain_loop, write_model, write_peaks
 

@@ -13,13 +13,13 @@ import xarray as xr
 from kipoi_deepmr.config import EffectsSection, MRSection, load_config
 from kipoi_deepmr.errors import ConfigError, ModelError, StoreError
 from kipoi_deepmr.estimate.again import re_estimate
+from kipoi_deepmr.estimate.from_draws import during_the_run
 from kipoi_deepmr.model import Layout, load_model
 from kipoi_deepmr.model.layout import convert
 from kipoi_deepmr.mutagenesis import Engine, Ensemble, agreement
-from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.predict.predictor import engine_of
 from kipoi_deepmr.predict.prepare import prepare
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork, find_dropouts
 from tests.kipoi_models import CONVOLUTION, NO_DROPOUT, ensemble, inside, refused, write_model
 
@@ -163,7 +163,8 @@ def test_the_engine_is_compared_in_full_on_the_first_member_only(tmp_path, monke
         return agreement.compare(local, block, positions, spread=spread)
 
     monkeypatch.setattr("kipoi_deepmr.mutagenesis.engine_choice.compare", counted)
-    with prepare(load_config(ensemble(tmp_path / "p")), device="cpu") as job:
+    config = load_config(ensemble(tmp_path / "p"))
+    with prepare(config, during_the_run(config), device="cpu") as job:
         engine = engine_of(job, job.block([0]))
     assert isinstance(engine.strategy, Ensemble)
     assert (engine.name, engine.request.count, seen) == ("delta", 3, [agreement.SPREAD, 3, 3])

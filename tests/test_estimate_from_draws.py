@@ -2,16 +2,20 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from kipoi_deepmr import mr, terms
-from kipoi_deepmr.config import load_config
-from kipoi_deepmr.cube import open_results
+from kipoi_deepmr.config import MRSection, load_config, parse_config
+from kipoi_deepmr.cube import Drawn, open_results
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.estimate.again import re_estimate
+from kipoi_deepmr.estimate.from_draws import covers, during_the_run
 from kipoi_deepmr.running import run
+from tests.hand_made import make_effects
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_running import assert_same_results, stop_after, windows_of
 
@@ -43,6 +47,76 @@ def folder(tmp_path_factory):
     go(path, "used.zarr")
     go(path, "kept.zarr", {"effects": {"keep_draws": True}})
     return path
+
+
+def test_a_block_is_estimated_pair_by_pair_where_sequences_count():
+    bound = np.array([[True, False], [True, True]])
+    effects = make_effects(sequences=2, bound=bound, kept=True)
+    kept = [effects[f"{side}_draws"].values for side in ("exposure", "outcome")]
+    draws = np.moveaxis(np.concatenate(kept), 0, -1)
+    config = parse_config(
+        {
+            "model": {"name": "m", "source": "dir"},
+            "exposures": {name: {"task": name, "peaks": "a.bed"} for name in ("E0", "E1")},
+            "outcomes": {name: {"task": name} for name in ("O0", "O1")},
+            "mr": {"methods": ["ivw", "cross_fitted_egger", "cross_fitted_ivw"], "bidirectional": True},
+        },
+        Path(),
+    )
+    during = during_the_run(config)
+    assert during.drawn is not None
+    assert during.drawn.methods == ("cross_fitted_egger", "cross_fitted_ivw")
+    found = during.estimate(draws, bound, during.drawn, "posterior")
+    assert set(found) == set(terms.FROM_DRAWS)
+    for direction, e, o, s in np.ndindex(2, 2, 2, 2):
+        here = {name: array[direction, e, o, s] for name, array in found.items()}
+        if not bound[e, s]:
+            assert here["status"].tolist() == [-1, -1] and np.isnan(here["estimate"]).all()
+            continue
+        pair = [side[index, s].reshape(16, -1).astype(float) for side, index in zip(kept, (e, o), strict=True)]
+        pair = [side[:, np.isfinite(side[0])] for side in pair]
+        for index, function in enumerate((mr.cross_fitted_egger, mr.cross_fitted_ivw)):
+            expected = function(*(pair[::-1] if direction else pair))
+            np.testing.assert_allclose(here["estimate"][index], expected.estimate, rtol=1e-6)
+        assert np.isfinite(here["intercept"][0]) and np.isnan(here["intercept"][1])
+    keeping = config.model_copy(update={"effects": config.effects.model_copy(update={"keep_draws": True})})
+    assert during_the_run(keeping).drawn is None
+
+
+def drawn_of(methods, directions=("forward",), **options):
+    return Drawn(tuple(methods), directions, MRSection(methods=list(methods), **options).model_dump_json())
+
+
+def test_estimates_cover_others_with_the_same_options_in_the_same_directions():
+    made = drawn_of(["cross_fitted_ivw", "cross_fitted_egger"], ("forward", "reverse"), min_f=2.0)
+    assert covers(made, drawn_of(["cross_fitted_egger"], min_f=2.0))
+    assert not covers(made, drawn_of(["cross_fitted_egger"]))
+    assert not covers(made, drawn_of(["cross_fitted_egger"], min_f=2.0, alpha=0.1))
+    assert not covers(drawn_of(["cross_fitted_ivw"]), drawn_of(["cross_fitted_ivw"], ("forward", "reverse")))
+    own = {"name": "cross_fitted", "estimator": "cross_fitted_ivw", "folds": 4}
+    other = Drawn(("cross_fitted",), ("forward",), MRSection(methods=[own], min_f=2.0).model_dump_json())
+    assert not covers(made, other)
+
+
+@pytest.mark.parametrize("name", ["used.zarr", "kept.zarr"])
+def test_every_array_of_a_store_is_as_its_term_says(folder, name):
+    groups = {
+        "effects": {**terms.EFFECTS, **terms.DRAWS, **terms.COORDS},
+        "from_draws": terms.FROM_DRAWS,
+        "local": {**terms.COORDS, **terms.LOCAL, **terms.LOCAL_INFLUENCE},
+        "global": terms.GLOBAL,
+    }
+    tree = zarr.open_group(folder / name, mode="r", use_consolidated=False)
+    for group, known in groups.items():
+        for path, array in tree[group].arrays() if group in tree else ():
+            term = {**terms.INDEXES, **terms.ESTIMATOR_COORDS, **known}[path]
+            assert array.metadata.dimension_names == term.dims
+            kind = "OTU" if term.dtype == "str" else np.dtype(term.dtype).kind
+            assert array.dtype.kind in kind, path
+            if term.dtype != "str":
+                assert array.dtype == term.dtype, path
+            if group in ("effects", "from_draws") and term.dtype in ("float32", "float64", "int8"):
+                np.testing.assert_equal(array.fill_value, term.fill)
 
 
 def test_the_kept_draws_are_those_of_a_plain_loop(folder):

@@ -1,6 +1,5 @@
 """Every method in the store equals the function of `kipoi_deepmr.mr` on the effects of one sequence at a time."""
 
-import inspect
 import itertools
 import re
 from pathlib import Path
@@ -8,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kipoi_deepmr import cli, meta, mr, terms
-from kipoi_deepmr.config import MRSection, load_config
-from kipoi_deepmr.config.estimation import OPTIONS, options_of
+from kipoi_deepmr import meta, mr, terms
+from kipoi_deepmr.config import MRSection, load_config, parse_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
 from kipoi_deepmr.estimate.again import re_estimate
-from kipoi_deepmr.estimate.methods import ESTIMATORS, check_methods
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import run
+from kipoi_deepmr.estimate.methods import check_draws, check_methods, estimate
+from kipoi_deepmr.estimate.summary import summaries
+from kipoi_deepmr.estimators import ESTIMATORS
+from kipoi_deepmr.running import check, run
+from tests.hand_made import make_effects
 from tests.kipoi_models import write_project
 
 TWO_OUTCOMES = {
@@ -71,20 +71,20 @@ def estimate_alone(effects, method, e, o, s):
     """Estimate one pair in one sequence with the function of `kipoi_deepmr.mr`."""
     bx, bxse, by, byse, psi, positions = instruments(effects, e, o, s)
     estimator = ESTIMATORS[method]
-    options = dict(estimator.options)
+    options = dict(estimator.fixed)
     for name, value in {"psi": psi, "draws": 6, "sample_size": 6 * len(bx), "groups": positions}.items():
         if options.get(name) in ("stored", "position"):
             options[name] = value
-    if estimator.monte_carlo:
+    if estimator.of_the_mean:
         bxse, byse = bxse / 6**0.5, byse / 6**0.5
-    return getattr(mr, estimator.function)(bx, bxse, by, byse, **options)
+    return getattr(mr, estimator.function or method)(bx, bxse, by, byse, **options)
 
 
 def alone(name):
     return not ESTIMATORS[name].draws and not ESTIMATORS[name].joint
 
 
-@pytest.mark.parametrize("method", [name for name in terms.METHODS if alone(name)])
+@pytest.mark.parametrize("method", [name for name in ESTIMATORS if alone(name)])
 def test_a_method_is_the_function_of_each_sequence(store, method):
     tree = re_estimate(store, mr={"methods": [method]})
     effects, local = tree["effects"].to_dataset().load(), tree["local"].to_dataset().load()
@@ -138,14 +138,6 @@ def test_diagnostics_and_the_influence_of_each_sequence(store):
                 continue
             expected = meta.random_effects(np.delete(y, s), np.delete(v, s), method="DL", test="knha")
             same(found, (expected.estimate, expected.se), "leave_one_out")
-
-
-def test_every_name_has_an_estimator_with_options_that_it_takes():
-    assert list(ESTIMATORS) == list(terms.METHODS)
-    assert all(any(name.startswith(family) for name in ESTIMATORS) for family in OPTIONS)
-    for name, estimator in ESTIMATORS.items():
-        parameters = set(inspect.signature(getattr(mr, estimator.function)).parameters)
-        assert {*estimator.options, *options_of(name)} <= parameters, name
 
 
 def test_a_method_with_options_of_its_own(store):
@@ -220,18 +212,6 @@ def test_the_prediction_interval_of_riley(store):
         assert overall.attrs["prediction"] == kind
 
 
-def test_the_readme_and_the_help_list_every_method(capsys, monkeypatch):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    chapter = readme.partition("## Methods and controls")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \| (.*) \|$", chapter, re.MULTILINE) == list(terms.METHODS.items())
-    monkeypatch.setenv("COLUMNS", "100")
-    assert cli.main(["mr", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 100
-    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=\w)", shown.partition("methods:")[2])]
-    assert entries[1:] == [f"{name} {what}" for name, what in terms.METHODS.items()]
-
-
 def test_methods_that_correct_for_errors_of_measurement_take_those_of_the_mean(store):
     methods = ["ivw", "maximum_likelihood", "cml", "debiased_ivw"]
     tree = re_estimate(store, mr={"methods": methods})
@@ -288,5 +268,48 @@ def test_options_that_a_method_refuses_are_known_before_any_work(tmp_path, optio
 
 
 def test_every_estimator_can_be_tried():
-    section = MRSection(methods=list(terms.METHODS), min_f=1.0)
+    section = MRSection(methods=list(ESTIMATORS), min_f=1.0)
     check_methods(section)
+
+
+def test_the_error_of_the_mean_needs_independent_draws():
+    def config(**sections):
+        tasks = {"exposures": {"A": {"task": "a", "peaks": "a.bed"}}, "outcomes": {"D": {"task": "d"}}}
+        return parse_config({"model": {"name": "m", "source": "dir"}, **tasks, **sections}, Path())
+
+    asked = config(mr={"methods": ["ivw", "raps", "cross_fitted_ivw"]}, uncertainty={"draws": 5})
+    with pytest.raises(
+        ConfigError, match=r"mr\.methods: raps, mr\.methods: cross_fitted_ivw: .* the 5 thinned networks"
+    ):
+        check_draws(asked, members=2)
+    check_draws(asked, members=1)
+    alone = {"method": "ensemble", "members": ["a", "b"], "draws": 1}
+    check_draws(config(mr={"methods": ["raps"]}, uncertainty=alone), members=2)
+    plain = config(mr={"methods": ["ivw"]}, uncertainty={"draws": 5}, effects={"standard_error": "monte_carlo"})
+    with pytest.raises(ConfigError, match=r"^effects\.standard_error: monte_carlo: "):
+        check_draws(plain, members=3)
+
+
+def test_what_stands_for_stored_numbers_is_put_in():
+    one = next(summaries(make_effects(draws=16))).selected(0.0)
+    seen = {}
+
+    def called(*data, **options):
+        seen.update(options, bxse=data[1])
+        return None
+
+    def fitted(name):
+        seen.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mr, name, called)
+            estimate(MRSection(methods=[name]).methods[0], one, 0.1)
+        return seen
+
+    assert fitted("cml")["sample_size"] == 16 * len(one.positions)
+    np.testing.assert_array_equal(seen["psi"], one.correlation)
+    np.testing.assert_array_equal(seen["bxse"], one.bxse / 4)
+    assert fitted("overlap_debiased_ivw")["draws"] == 16
+    np.testing.assert_array_equal(seen["groups"], one.positions)
+    assert set(fitted("ivw")) == {"alpha", "bxse"}
+    np.testing.assert_array_equal(seen["bxse"], one.bxse)
+    assert seen["alpha"] == 0.1

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,20 @@ import xarray as xr
 from scipy import stats
 
 from kipoi_deepmr import meta, mr, terms
-from kipoi_deepmr.config import load_config
+from kipoi_deepmr.config import ControlsSection, MetaSection, MRSection, load_config
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError, StoreError
+from kipoi_deepmr.estimate import permuted
 from kipoi_deepmr.estimate.again import re_estimate
+from kipoi_deepmr.estimate.from_draws import DrawnEstimates
+from kipoi_deepmr.estimate.local import local_estimates
+from kipoi_deepmr.estimate.overall import global_estimates
+from kipoi_deepmr.estimate.permuted import with_permutations
+from kipoi_deepmr.estimate.summary import summaries
 from kipoi_deepmr.exports import export
 from kipoi_deepmr.reading import select
 from kipoi_deepmr.running import run
+from tests.hand_made import make_effects
 from tests.kipoi_models import plain_loop, write_project
 from tests.test_running import assert_same_results, stop_after, windows_of
 
@@ -57,7 +65,7 @@ def without_permutations(effects, e, s, order=None):
 
 def orders_of(effects, e, s):
     """Return the orders of positions of all permutations of a sequence, from seed and name alone."""
-    from kipoi_deepmr.estimate.permuted import generator_of
+    from kipoi_deepmr.seeds import generator_of
 
     bx, _, by, _ = (array.reshape(30, 3) for array in without_permutations(effects, e, s))
     usable = np.flatnonzero(np.isfinite(bx * by).any(1))
@@ -242,7 +250,7 @@ def test_shuffled_sequences_are_mutated_as_a_plain_loop_would(folder):
     assert names == [f"{name} shuffle {number}" for name in windows for number in (1, 2)]
     assert (effects["bound"].values == np.repeat(tree["effects"]["bound"].values, 2, axis=1)).all()
     assert effects["completed"].all()
-    from kipoi_deepmr.estimate.permuted import generator_of
+    from kipoi_deepmr.seeds import generator_of
     from kipoi_deepmr.sequences import dinucleotide_shuffle
 
     shuffled = {}
@@ -330,3 +338,44 @@ def test_methods_whose_draws_the_controls_lack_have_a_status_there(tmp_path, cap
     status = tree["controls/local"]["status"].values
     bound = tree["controls/effects"]["bound"].values[:, None]
     assert (status[bound] == [0, -2]).all()
+
+
+def permuted_by_hand(effects, **controls):
+    config = MRSection(methods=["ivw", "multivariable_ivw"]), MetaSection(), ControlsSection(**controls)
+    settings = SimpleNamespace(**dict(zip(("mr", "meta", "controls"), config, strict=True)))
+    drawn = DrawnEstimates(effects, None)
+    local = local_estimates(effects, settings.mr, drawn)
+    overall = global_estimates(local, settings.meta, settings.mr.alpha, "identity")
+    return with_permutations(effects, local, overall, settings, drawn)
+
+
+def test_permutations_depend_on_seed_and_names_alone():
+    effects = make_effects(sequences=4, positions=8)
+    local, overall = permuted_by_hand(effects, permuted_exposure=5, seed=3)
+    part, _ = permuted_by_hand(effects.isel(sequence=[2, 0]).assign_attrs(effects.attrs), permuted_exposure=5, seed=3)
+    for name, term in terms.LOCAL_PERMUTED.items():
+        np.testing.assert_array_equal(part[name], local[name].isel(sequence=[2, 0]), err_msg=name)
+        assert local[name].dtype == term.dtype
+    other, _ = permuted_by_hand(effects, permuted_exposure=5, seed=4)
+    assert not np.isclose(other["permuted_mean"], local["permuted_mean"]).any()
+    assert (local["n_permuted"] == 5).all() and (overall["n_permuted"] == 5).all()
+    assert (local["permuted_pvalue"] >= 1 / 6).all()
+
+
+def test_positions_without_an_error_stay_where_they_are():
+    effects = make_effects(sequences=1, positions=8)
+    effects["exposure_se"].values[0, 0, [2, 5]] = 0.0
+    one = next(summaries(effects))
+    for order in permuted._orders(one, np.array(["s0"]), ControlsSection(permuted_exposure=6), 0):
+        assert order[[2, 5]].tolist() == [2, 5]
+        assert sorted(order.tolist()) == list(range(8))
+
+
+def test_shuffles_that_are_asked_for_are_those_of_the_store():
+    made = ControlsSection(shuffled_sequence=2, seed=5)
+    tree = xr.DataTree.from_dict({"controls": xr.Dataset(attrs={"settings": made.of_shuffles()})})
+    assert permuted.as_made(tree, ControlsSection(seed=5, permuted_exposure=9)).shuffled_sequence == 2
+    with pytest.raises(ConfigError, match=r"controls\.seed: 1: .* made with shuffled_sequence: 2, .*seed: 5"):
+        permuted.as_made(tree, ControlsSection())
+    with pytest.raises(ConfigError, match=r"controls\.shuffled_sequence: 1: "):
+        permuted.check_controls(xr.DataTree(), ControlsSection(shuffled_sequence=1))

@@ -8,8 +8,7 @@ import pytest
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import ConfigError, DropoutError, ModelError, StoreError, TaskError
 from kipoi_deepmr.model import Reduction, load_model
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from tests.kipoi_models import (
     CONVOLUTION,
     CUSTOM,

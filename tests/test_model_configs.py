@@ -9,8 +9,7 @@ import yaml
 
 from kipoi_deepmr.config import Config, load_config
 from kipoi_deepmr.model import Targets, select
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from tests.kipoi_models import write_genome, write_model, write_peaks
 
 FOLDER = Path(__file__).parents[1] / "model_configs"

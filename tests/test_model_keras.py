@@ -22,8 +22,7 @@ from kipoi_deepmr.errors import DropoutError, ModelError
 from kipoi_deepmr.model import Layout, SequenceNetwork, load_model
 from kipoi_deepmr.model.keras import KerasFunction, is_keras
 from kipoi_deepmr.mutagenesis import Block, Engine, Full, Request
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from kipoi_deepmr.uncertainty import DropoutSite, MCDropout, ThinnedNetwork, find_dropouts, gaussian_dropout
 from tests.kipoi_models import write_model, write_project
 

@@ -16,8 +16,7 @@ from kipoi_deepmr.model import load_model
 from kipoi_deepmr.model.probe import InputShape
 from kipoi_deepmr.model.recipe import write_recipe
 from kipoi_deepmr.model.targets import Profile
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from tests.kipoi_models import CONVOLUTION, write_project
 
 PARTS = """

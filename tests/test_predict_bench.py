@@ -7,10 +7,11 @@ import pytest
 from kipoi_deepmr import cli
 from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import SequenceError
+from kipoi_deepmr.estimate.from_draws import during_the_run
 from kipoi_deepmr.mutagenesis import Engine
 from kipoi_deepmr.mutagenesis.delta.program import DeltaProgram
-from kipoi_deepmr.predict.bench import bench
 from kipoi_deepmr.predict.prepare import prepare
+from kipoi_deepmr.running import bench
 from tests.kipoi_models import write_project
 
 KEYS = {"full_ms", "delta_ms", "ratio", "limit_ms", "max_difference", "engines_agree", "peak_memory_bytes", "coverage"}
@@ -70,7 +71,8 @@ def test_what_a_lower_precision_does_is_measured(tmp_path, capsys):
 
 def test_nothing_to_time_is_an_error(tmp_path):
     path = write_project(tmp_path, {"sequences": {"max_n_fraction": 0.5}})
-    with prepare(load_config(path), device="cpu") as job:
+    config = load_config(path)
+    with prepare(config, during_the_run(config), device="cpu") as job:
         windows = list(job.sequences.windows.rows())
     records = (tmp_path / "genome.fa").read_text().split(">")[1:]
     contigs = {name: list(bases.replace("\n", "")) for name, _, bases in (one.partition("\n") for one in records)}

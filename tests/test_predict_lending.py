@@ -7,9 +7,9 @@ from kipoi_deepmr.config import load_config
 from kipoi_deepmr.errors import DropoutError, ModelError
 from kipoi_deepmr.model import KipoiModel
 from kipoi_deepmr.predict import lending
-from kipoi_deepmr.predict.check import check
 from kipoi_deepmr.predict.lending import digest_of
 from kipoi_deepmr.predict.prepare import prepare
+from kipoi_deepmr.running import check
 from tests.kipoi_models import (
     CUSTOM,
     HEAD,

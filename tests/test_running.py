@@ -35,8 +35,7 @@ from kipoi_deepmr.errors import (
     TaskError,
 )
 from kipoi_deepmr.estimate.again import re_estimate
-from kipoi_deepmr.predict.check import check
-from kipoi_deepmr.running import run
+from kipoi_deepmr.running import check, run
 from tests.kipoi_models import CONVOLUTION, plain_loop, write_model, write_peaks, write_project
 
 # The package offers the function under the name of its module.

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from kipoi_deepmr.config import load_config
-    from kipoi_deepmr.predict.bench import bench
+    from kipoi_deepmr.running import bench
 
     report = bench(
         load_config(args.config), device=args.device, batch_size=args.batch_size, num_workers=args.num_workers

@@ -6,14 +6,15 @@ from typing import Any
 
 from kipoi_deepmr.cli.arguments import add_command, add_json, add_store, shows_progress
 from kipoi_deepmr.cli.lines import in_lines
-from kipoi_deepmr.terms import METHODS
+from kipoi_deepmr.estimators import ESTIMATORS
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "mr", run, "estimate again from stored effects; needs no model")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "methods:\n" + "\n".join(in_lines(f"  {name}", what, 34) for name, what in METHODS.items())
+    rows = [in_lines(f"  {row.name}", f"{row.title}: {row.advice}", 34) for row in ESTIMATORS.values()]
+    parser.epilog = "\n".join(["methods:", *rows])
     add_store(parser)
     parser.add_argument(
         "--methods",

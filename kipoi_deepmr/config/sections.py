@@ -20,11 +20,10 @@ from pydantic import (
 
 from kipoi_deepmr.config.estimation import (
     ENOUGH_DRAWS,
-    METHODS_OF_DRAWS,
     ControlsSection,
     MetaSection,
-    Method,
     MRSection,
+    default_methods,
 )
 from kipoi_deepmr.config.values import (
     FaultAt,
@@ -285,7 +284,7 @@ class Config(Section):
         """Add the methods that need every draw where none are named and there are enough draws for them."""
         enough = self.uncertainty.method == "mc_dropout" and self.uncertainty.draws >= ENOUGH_DRAWS
         if enough and "methods" not in self.mr.model_fields_set:
-            methods = [*self.mr.methods, *(Method.model_validate(name) for name in METHODS_OF_DRAWS)]
+            methods = [*self.mr.methods, *default_methods(draws=True)]
             self.__dict__["mr"] = self.mr.model_copy(update={"methods": methods})
         return self
 

@@ -72,7 +72,10 @@ class Template:
     @property
     def nbytes(self) -> int:
         """Bytes of the effects before compression."""
-        return sum(4 * int(np.prod([self.size(dim) for dim in term.dims])) for term in self.variables.values())
+        return sum(
+            np.dtype(term.dtype).itemsize * int(np.prod([self.size(dim) for dim in term.dims]))
+            for term in self.variables.values()
+        )
 
 
 def write_template(path: Path, template: Template) -> None:
@@ -87,14 +90,15 @@ def write_template(path: Path, template: Template) -> None:
     group = zarr.open_group(path, path=EFFECTS_GROUP, mode="r+")
     sequences = template.size(terms.SEQUENCE)
     shard = max(1, -(-sequences // _FILES_PER_VARIABLE))
+    completed = terms.COORDS["completed"]
     group.create_array(
         "completed",
         shape=(sequences,),
-        dtype="bool",
+        dtype=completed.dtype,
         chunks=(shard,),
-        fill_value=False,
-        dimension_names=(terms.SEQUENCE,),
-        attributes=terms.attributes(terms.COORDS["completed"], template.scale),
+        fill_value=completed.fill,
+        dimension_names=completed.dims,
+        attributes=terms.attributes(completed, template.scale),
     )
     for name, term in template.variables.items():
         shape = tuple(template.size(dim) for dim in term.dims)
@@ -108,10 +112,10 @@ def write_template(path: Path, template: Template) -> None:
         group.create_array(
             name,
             shape=shape,
-            dtype="float32",
+            dtype=term.dtype,
             chunks=one_task,
             shards=by_sequence if one_task != by_sequence else None,
-            fill_value=np.nan,
+            fill_value=term.fill,
             dimension_names=term.dims,
             attributes=terms.attributes(term, template.scale, standard_error=template.standard_error),
         )
@@ -136,13 +140,12 @@ def _write_drawn(path: Path, template: Template, drawn: Drawn, shard: int) -> No
     )
     group = zarr.open_group(path, path=DRAWN_GROUP, mode="r+")
     for name, term in terms.FROM_DRAWS.items():
-        dtype = "int8" if name == "status" else "float64"
         group.create_array(
             name,
             shape=tuple(len(coords[dim]) for dim in term.dims),
-            dtype=dtype,
+            dtype=term.dtype,
             chunks=tuple(shard if dim == terms.SEQUENCE else len(coords[dim]) for dim in term.dims),
-            fill_value=-1 if name == "status" else np.nan,
+            fill_value=term.fill,
             dimension_names=term.dims,
             attributes=terms.attributes(term, template.scale),
         )

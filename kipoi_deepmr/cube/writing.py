@@ -205,8 +205,9 @@ class Cube:
         with explained(self.path, "written"):
             self._check_same()
             for name, block in blocks.items():
-                leading = {**terms.EFFECTS, **terms.DRAWS}[name].dims.index(terms.SEQUENCE)
-                self._array(name)[(slice(None),) * leading + (where,)] = block.astype(np.float32)
+                term = {**terms.EFFECTS, **terms.DRAWS}[name]
+                leading = term.dims.index(terms.SEQUENCE)
+                self._array(name)[(slice(None),) * leading + (where,)] = block.astype(term.dtype)
             for name, block in (drawn or {}).items():
                 leading = terms.FROM_DRAWS[name].dims.index(terms.SEQUENCE)
                 self._array(name, DRAWN_GROUP)[(slice(None),) * leading + (where,)] = block

@@ -23,7 +23,7 @@ from kipoi_deepmr.cube import (
 from kipoi_deepmr.errors import StoreError
 from kipoi_deepmr.estimate.from_draws import DrawnEstimates
 from kipoi_deepmr.estimate.local import local_estimates
-from kipoi_deepmr.estimate.methods import needs_draws, outvoted
+from kipoi_deepmr.estimate.methods import outvoted
 from kipoi_deepmr.estimate.overall import global_estimates, with_leave_one_out
 from kipoi_deepmr.estimate.permuted import as_made, with_permutations
 from kipoi_deepmr.estimate.summary import read_effects
@@ -132,7 +132,7 @@ def _both_directions(
 ) -> dict[str, xr.Dataset]:
     groups: dict[str, xr.Dataset] = {}
     directions = (("", False), (f"{REVERSE_GROUP}/", True))[: 1 + config.mr.bidirectional]
-    permuted = sum(drawn.kept or not needs_draws(method) for method in config.mr.methods)
+    permuted = sum(drawn.kept or not method.row.draws for method in config.mr.methods)
     rounds = len(directions) * (len(config.mr.methods) + permuted * config.controls.permuted_exposure)
     total = rounds * int((effects["bound"].values & effects["completed"].values).sum())
     with tqdm(

@@ -11,33 +11,60 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from kipoi_deepmr import terms
-from kipoi_deepmr.config import Method, MRSection
+from kipoi_deepmr.config import Config, Method, MRSection
 from kipoi_deepmr.cube import Drawn, explained
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.estimate.methods import WITHOUT_DRAWS, blank, estimate_from_draws, needs_draws
+from kipoi_deepmr.estimate.methods import check_draws, check_methods, estimate_from_draws, results_of
 
-_VARIABLES = tuple(terms.FROM_DRAWS)
+# A status: the method needs draws that the store does not have.
+WITHOUT_DRAWS = -2
 
 
-def during_the_run(section: MRSection, *, kept: bool) -> Drawn | None:
-    """Return what has to be estimated while the draws are there.
+@dataclass(frozen=True)
+class DuringTheRun:
+    """The estimators of a configuration, as a run knows them: as `predict.from_draws.FromDraws`.
 
-    Parameters
+    Attributes
     ----------
-    section
-        The methods.
-    kept
-        Whether the store keeps the draws: then nothing.
+    config : Config
+        The settings.
+    drawn : Drawn or None
+        What has to be estimated while the draws are there; None where nothing has, or the store keeps the draws.
     """
-    methods = [method for method in section.methods if needs_draws(method)]
-    if kept or not methods:
-        return None
-    chosen = section.model_copy(update={"methods": methods})
-    return Drawn(
+
+    config: Config
+    drawn: Drawn | None
+
+    def check_members(self, members: int) -> None:
+        """Check that draws of so many networks are independent where the error of their mean is asked for."""
+        check_draws(self.config, members)
+
+    def estimate(
+        self, draws: NDArray[np.float32], bound: NDArray[np.bool_], drawn: Drawn, standard_error: str
+    ) -> dict[str, NDArray[Any]]:
+        """Estimate the effects of a block of sequences, see `estimate_block`."""
+        return estimate_block(draws, bound, drawn, standard_error)
+
+
+def during_the_run(config: Config) -> DuringTheRun:
+    """Return the estimators of a configuration for a run, after trying them.
+
+    Raises
+    ------
+    ConfigError
+        If a method cannot be called with its options.
+    """
+    check_methods(config.mr)
+    section = config.mr
+    methods = [method for method in section.methods if method.row.draws]
+    if config.effects.keep_draws or not methods:
+        return DuringTheRun(config, None)
+    drawn = Drawn(
         methods=tuple(method.name for method in methods),
         directions=terms.DIRECTIONS[: 1 + section.bidirectional],
-        settings=chosen.model_dump_json(),
+        settings=section.model_copy(update={"methods": methods}).model_dump_json(),
     )
+    return DuringTheRun(config, drawn)
 
 
 def covers(made: Drawn, wanted: Drawn) -> bool:
@@ -65,14 +92,14 @@ def estimate_block(
 
     Returns
     -------
-    dict of str to array, shape=(direction, exposure, outcome, sequence, method)
+    dict of str to array, shape=(direction, exposure, outcome, sequence, estimator)
         The variables of `terms.FROM_DRAWS`.
     """
     section = MRSection.model_validate_json(drawn.settings)
     columns = np.moveaxis(draws.reshape(*draws.shape[:2], -1, draws.shape[-1]), -1, 0)
     exposures, outcomes = columns[: len(bound)], columns[len(bound) :]
     shape = (len(drawn.directions), len(exposures), len(outcomes), len(draws), len(section.methods))
-    found = {name: np.full(shape, *blank(name)) for name in _VARIABLES}
+    found = _blank(shape)
     for exposure, counts in enumerate(bound):
         for sequence in np.flatnonzero(counts):
             for outcome in range(len(outcomes)):
@@ -106,7 +133,7 @@ class DrawnEstimates:
 
     def has(self, method: Method, section: MRSection, *, reverse: bool) -> bool:
         """Tell whether a method can be estimated in a direction: it needs no draws, or they or its estimates are there."""
-        if not needs_draws(method) or self.kept:
+        if not method.row.draws or self.kept:
             return True
         return self._number(method, section, reverse) is not None
 
@@ -145,14 +172,14 @@ class DrawnEstimates:
             terms.ESTIMATOR: number,
         }
         with explained(Path(self.effects.encoding["source"]), "read"):
-            return {name: self.stored[name].isel(one).values for name in _VARIABLES}
+            return {name: self.stored[name].isel(one).values for name in terms.FROM_DRAWS}
 
     def _made(
         self, method: Method, section: MRSection, exposure: int, sequences: NDArray[np.int64], reverse: bool
     ) -> Mapping[str, NDArray[Any]]:
         alone = section.model_copy(update={"methods": [method]})
         shape = self.effects.sizes[terms.OUTCOME], len(sequences)
-        found = {name: np.full(shape, *blank(name)) for name in _VARIABLES}
+        found = _blank(shape)
         for outcome, index, cause, effect in self._pairs(exposure, sequences, reverse):
             values = _fit(_flat(cause), _flat(effect), alone, self.effects.attrs["standard_error"])
             for name, array in values.items():
@@ -243,15 +270,18 @@ def _fit(
     cause: NDArray[np.float32], effect: NDArray[np.float32], section: MRSection, standard_error: str
 ) -> dict[str, NDArray[Any]]:
     """Return the variables of one pair and sequence, shape (method,); draws have shape (draw, variant)."""
-    found = {name: np.full(len(section.methods), *blank(name)) for name in _VARIABLES}
+    found = _blank((len(section.methods),))
     # The F of the stored errors, in terms of the error of the mean over draws.
     min_f = section.min_f * (len(cause) if standard_error == "posterior" else 1)
     for index, method in enumerate(section.methods):
         result = estimate_from_draws(method, cause, effect, min_f=min_f, alpha=section.alpha)
-        for name in _VARIABLES:
-            if hasattr(result, name):
-                found[name][index] = getattr(result, name)
+        for name in results_of(method, terms.FROM_DRAWS):
+            found[name][index] = getattr(result, name)
     return found
+
+
+def _blank(shape: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+    return {name: np.full(shape, term.fill, term.dtype) for name, term in terms.FROM_DRAWS.items()}
 
 
 def _flat(draws: NDArray[np.float32]) -> NDArray[np.float32]:

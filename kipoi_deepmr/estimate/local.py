@@ -9,16 +9,8 @@ from numpy.typing import NDArray
 
 from kipoi_deepmr import mr, terms
 from kipoi_deepmr.config import MRSection
-from kipoi_deepmr.estimate.from_draws import DrawnEstimates
-from kipoi_deepmr.estimate.methods import (
-    ABSENT,
-    WITHOUT_DRAWS,
-    blank,
-    estimate,
-    measures_the_mean,
-    needs_all,
-    needs_draws,
-)
+from kipoi_deepmr.estimate.from_draws import WITHOUT_DRAWS, DrawnEstimates
+from kipoi_deepmr.estimate.methods import estimate, results_of
 from kipoi_deepmr.estimate.summary import Summary, summaries
 
 _ANY_NUMBER = 100
@@ -59,13 +51,15 @@ def local_estimates(
         The variables of `terms.LOCAL`; NaN where a sequence does not count for an exposure.
     """
     sizes = {**{dim: effects.sizes[dim] for dim in terms.LOCAL_DIMS}, terms.ESTIMATOR: len(section.methods)}
-    values = {name: np.full([sizes[dim] for dim in term.dims], *blank(name)) for name, term in terms.LOCAL.items()}
-    for summary in summaries(effects, jointly=any(map(needs_all, section.methods))):
+    values = {
+        name: np.full([sizes[dim] for dim in term.dims], term.fill, term.dtype) for name, term in terms.LOCAL.items()
+    }
+    for summary in summaries(effects, jointly=any(method.row.joint for method in section.methods)):
         chosen = (summary.reversed() if reverse else summary).selected(section.min_f)
         for name, array in {**describe(chosen), **fit(chosen, section, values, progress)}.items():
             values[name][summary.exposure][:, summary.sequences] = array
         for index, method in enumerate(section.methods):
-            if needs_draws(method):
+            if method.row.draws:
                 found = drawn.of(method, section, summary.exposure, summary.sequences, reverse=reverse)
                 for name, array in found.items():
                     values[name][summary.exposure][:, summary.sequences, index] = array
@@ -74,15 +68,15 @@ def local_estimates(
     names = [method.name for method in section.methods]
     dataset = to_dataset(terms.LOCAL, values, coords, names, str(effects.attrs["scale"]), reverse=reverse)
     stored = str(effects.attrs["standard_error"])
-    kinds = ["monte_carlo" if measures_the_mean(method) else stored for method in section.methods]
+    kinds = ["monte_carlo" if method.row.of_the_mean else stored for method in section.methods]
     term = terms.ESTIMATOR_COORDS["standard_error"]
     dataset = dataset.assign_coords(
         standard_error=(term.dims, np.array(kinds, dtype=object), terms.attributes(term, str(effects.attrs["scale"])))
     )
     dataset.attrs.update(title="local effects: Mendelian randomization of each sequence", min_f=section.min_f)
     dataset[terms.ESTIMATOR].attrs["description"] = _describe_methods(section)
-    absent = {ABSENT: "not_bound_or_not_completed"}
-    if any(map(needs_draws, section.methods)):
+    absent = {terms.ABSENT: "not_bound_or_not_completed"}
+    if any(method.row.draws for method in section.methods):
         absent = {WITHOUT_DRAWS: "draws_not_in_store", **absent}
     dataset["status"].attrs.update(flags(mr.Status, absent))
     for name in ("ci_low", "ci_high"):
@@ -136,14 +130,13 @@ def fit(
     """
     names = [name for name in wanted if terms.ESTIMATOR in terms.LOCAL[name].dims]
     shape = (*chosen.bx.shape[:-1], len(section.methods))
-    found = {name: np.full(shape, *blank(name)) for name in names}
+    found = {name: np.full(shape, terms.LOCAL[name].fill, terms.LOCAL[name].dtype) for name in names}
     for index, method in enumerate(section.methods):
-        if needs_draws(method):
+        if method.row.draws:
             continue
         result = estimate(method, chosen, section.alpha)
-        for name in names:
-            if hasattr(result, name):
-                found[name][..., index] = getattr(result, name)
+        for name in results_of(method, names):
+            found[name][..., index] = getattr(result, name)
         progress(len(chosen.sequences))
     return found
 
@@ -158,16 +151,8 @@ def to_dataset(
     reverse: bool,
 ) -> xr.Dataset:
     """Return variables with their coordinates and attributes."""
-    index = (
-        terms.ESTIMATOR,
-        np.array(methods, dtype=object),
-        terms.attributes(
-            terms.INDEXES[terms.ESTIMATOR],
-            scale,
-            # xarray's sel has an argument of the same name, which wins without a word.
-            comment=f"select one with .sel({{'method': '{methods[0]}'}}), not .sel(method=...)",
-        ),
-    )
+    described = terms.attributes(terms.INDEXES[terms.ESTIMATOR], scale)
+    index = (terms.ESTIMATOR, np.array(methods, dtype=object), described)
     variables = {
         name: (known[name].dims, array, terms.attributes(known[name], scale, reverse=reverse))
         for name, array in values.items()
@@ -191,7 +176,7 @@ def _describe_methods(section: MRSection) -> str:
     described = []
     for method in section.methods:
         options = ", ".join(f"{key}: {value}" for key, value in method.options.items())
-        errors = " (Monte-Carlo errors)" if measures_the_mean(method) else ""
-        name = f"{method.name}: {terms.METHODS[method.estimator]}{errors}"
+        errors = " (Monte-Carlo errors)" if method.row.of_the_mean else ""
+        name = f"{method.name}: {method.row.title}{errors}"
         described.append(f"{name} with {options}" if options else name)
     return "; ".join(described)

@@ -36,8 +36,7 @@ def global_estimates(
     result = meta.random_effects(estimate, se, alpha=alpha, **section.model_dump())
     interval = meta.tau2_interval(estimate, se, alpha=alpha)
     named = {**vars(interval), **vars(result), "n_sequences": result.n_studies}
-    values = {name: named[name] for name in terms.GLOBAL}
-    values["status"] = values["status"].astype(np.int8)
+    values = {name: np.asarray(named[name], dtype=term.dtype) for name, term in terms.GLOBAL.items()}
     coords = {name: local[name] for name in terms.GLOBAL_DIMS}
     names = [str(name) for name in local[terms.ESTIMATOR].values]
     dataset = to_dataset(terms.GLOBAL, values, coords, names, scale, reverse=reverse)
@@ -69,7 +68,7 @@ def with_leave_one_out(local: xr.Dataset, section: MetaSection, scale: str, *, r
         The local effects with the variables of `terms.LOCAL_INFLUENCE`; NaN where a sequence has no estimate.
     """
     estimate, se = (local[name].values for name in ("estimate", "se"))
-    found = {name: np.full(estimate.shape, np.nan) for name in terms.LOCAL_INFLUENCE}
+    found = {name: np.full(estimate.shape, term.fill, term.dtype) for name, term in terms.LOCAL_INFLUENCE.items()}
     for exposure, counts in enumerate(local["bound"].values):
         effect, error = estimate[exposure][:, counts], se[exposure][:, counts]
         result = meta.leave_one_out(effect, error, axis=1, **section.model_dump())

@@ -1,6 +1,5 @@
 """Negative control: the estimates that come about when the exposure effects are permuted within each sequence."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,15 +15,8 @@ from kipoi_deepmr.cube import CONTROLS_GROUP
 from kipoi_deepmr.errors import ConfigError
 from kipoi_deepmr.estimate.from_draws import DrawnEstimates
 from kipoi_deepmr.estimate.local import Progress, fit, unseen
-from kipoi_deepmr.estimate.methods import needs_all, needs_draws
 from kipoi_deepmr.estimate.summary import FloatArray, Summary, summaries
-
-_OF_SHUFFLES = ("shuffled_sequence", "shuffled_per_exposure", "seed")
-
-
-def settings_of_shuffles(section: ControlsSection) -> str:
-    """Return the settings that decide the shuffled sequences, as JSON for the attributes of their group."""
-    return section.model_dump_json(include=set(_OF_SHUFFLES))
+from kipoi_deepmr.seeds import generator_of
 
 
 def made_controls(tree: xr.DataTree) -> dict[str, Any]:
@@ -65,12 +57,6 @@ def as_made(tree: xr.DataTree, section: ControlsSection) -> ControlsSection:
     found = section.model_copy(update={name: value for name, value in made.items() if name != "seed"})
     check_controls(tree, found)
     return found
-
-
-def generator_of(seed: int, *words: str) -> np.random.Generator:
-    """Return a generator that depends on its arguments alone."""
-    key = hashlib.blake2b("\0".join((str(seed), *words)).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
 
 
 @np.errstate(divide="ignore", invalid="ignore")
@@ -154,8 +140,8 @@ def _permuted(
     names = effects[terms.SEQUENCE].values
     count, sequences, parts = config.controls.permuted_exposure, [], []
     methods = config.mr.methods
-    from_draws = [index for index, method in enumerate(methods) if drawn.kept and needs_draws(method)]
-    jointly = any(needs_all(method) for method in methods if not needs_draws(method))
+    from_draws = [index for index, method in enumerate(methods) if drawn.kept and method.row.draws]
+    jointly = any(method.row.joint for method in methods)
     for summary in summaries(effects, jointly=jointly, only=exposure):
         turned = summary.reversed() if reverse else summary
         orders_of = partial(_orders, turned, names[summary.sequences], config.controls)
@@ -226,7 +212,5 @@ def _described(
 
 def _blank(known: Mapping[str, terms.Term], like: xr.Dataset) -> dict[str, NDArray[np.generic]]:
     return {
-        name: np.zeros(shape, np.int64) if name.startswith("n_") else np.full(shape, np.nan)
-        for name, term in known.items()
-        for shape in [[like.sizes[dim] for dim in term.dims]]
+        name: np.full([like.sizes[dim] for dim in term.dims], term.fill, term.dtype) for name, term in known.items()
     }

@@ -29,7 +29,6 @@ WIDTH = 4.7
 _LABELS, _GAP, _HANDLE = 64, 14, 28
 _LINES = ("-", "--", "-.", ":")
 _METHOD_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-_SPELLED = {"ivw": "IVW", "egger": "MR-Egger", "raps": "MR-RAPS", "lasso": "MR-Lasso", "cml": "cML"}
 
 
 def figure_of_a_store(draw: Callable[P, Axes]) -> Callable[P, Axes]:
@@ -164,11 +163,6 @@ def style_of(estimator: str, estimators: list[str]) -> tuple[str, str]:
     """Return colour and line of an estimator among those that are drawn."""
     index = estimators.index(estimator)
     return _METHOD_COLOURS[index % len(_METHOD_COLOURS)], _LINES[index % len(_LINES)]
-
-
-def estimator_name(estimator: str) -> str:
-    """Return the name of an estimator as papers write it."""
-    return " ".join(_SPELLED.get(word, word) for word in estimator.split("_"))
 
 
 def decimals(widths: npt.ArrayLike) -> int:

@@ -1,6 +1,7 @@
 """What a figure shows: exposure, outcome, estimator, sequence and its instruments, chosen from a store."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,13 @@ from kipoi_deepmr import instruments, terms
 from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
 from kipoi_deepmr.errors import SelectionError, StoreError, suggestion
+from kipoi_deepmr.estimators import ESTIMATORS, SHOWN_ALONE, Estimator
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.tables.tidy import group
 
 FloatArray = npt.NDArray[np.float64]
 _SHOWN = 8
 _LINES = 6
-_FIRST_LINES = ("ivw", "egger", "weighted_median", "weighted_mode", "raps", "simple_median")
 
 
 def names(results: xr.DataTree, dim: str) -> list[str]:
@@ -44,7 +45,7 @@ def one_of(results: xr.DataTree, dim: str, wanted: str | None) -> str:
     """
     known = names(results, dim)
     if wanted is None:
-        return "ivw" if dim == terms.ESTIMATOR and "ivw" in known else known[0]
+        return SHOWN_ALONE if dim == terms.ESTIMATOR and SHOWN_ALONE in known else known[0]
     if wanted not in known:
         raise SelectionError(f"the store has no {dim} '{wanted}'.{suggestion(wanted, known)} It has {_listed(known)}")
     return wanted
@@ -66,7 +67,9 @@ def exposures_of(results: xr.DataTree, wanted: str | Sequence[str] | None) -> li
     return [one_of(results, terms.EXPOSURE, name) for name in some]
 
 
-def lines_of(results: xr.DataTree, estimator: str | None, without: tuple[str, ...]) -> tuple[list[str], str]:
+def lines_of(
+    results: xr.DataTree, estimator: str | None, has_line: Callable[[Estimator], bool]
+) -> tuple[list[str], str]:
     """Return the estimators whose lines a figure of one sequence draws: one, or as many as can be told apart.
 
     Parameters
@@ -75,8 +78,8 @@ def lines_of(results: xr.DataTree, estimator: str | None, without: tuple[str, ..
         An open store.
     estimator
         The one that was asked for. None takes all that have a line, or six of them.
-    without
-        What the names of estimators begin with that have no line in the figure.
+    has_line
+        Tells whether an estimator has a line in the figure.
 
     Returns
     -------
@@ -87,13 +90,20 @@ def lines_of(results: xr.DataTree, estimator: str | None, without: tuple[str, ..
     """
     known = names(results, terms.ESTIMATOR) if estimator is None else [one_of(results, terms.ESTIMATOR, estimator)]
     total = len(known)
-    known = [name for name in known if not name.startswith(without)]
+    rows = _rows(results)
+    known = [name for name in known if name not in rows or has_line(rows[name])]
     if estimator is not None:
         return known, "" if known else "; the estimator has no line here"
-    first = [name for name in _FIRST_LINES if name in known]
-    chosen = [*first, *(name for name in known if name not in first)][:_LINES]
+    chosen = sorted(known, key=lambda name: not (name in ESTIMATORS and ESTIMATORS[name].leading))[:_LINES]
     drawn = [name for name in known if name in chosen]
     return drawn, f"; {len(drawn)} of {total} estimators" if len(drawn) < total else ""
+
+
+def _rows(results: xr.DataTree) -> dict[str, Estimator]:
+    """Return what is known of the estimators of a store by their names in it, which may be a user's own."""
+    methods = json.loads(group(results, LOCAL_GROUP).attrs.get("settings", "{}")).get("mr", {}).get("methods", [])
+    own = {method["name"]: ESTIMATORS[method["estimator"]] for method in methods if isinstance(method, dict)}
+    return {**ESTIMATORS, **own}
 
 
 def local_effects(results: xr.DataTree, exposure: str, outcome: str, estimator: str) -> xr.Dataset:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP, LOCAL_GROUP
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.plots.canvas import (
     BLUE,
     GREY,
@@ -18,7 +19,6 @@ from kipoi_deepmr.plots.canvas import (
     VERMILLION,
     FloatArray,
     axes_for,
-    estimator_name,
     few_ticks,
     figure_of_a_store,
     heading,
@@ -125,7 +125,7 @@ def density(
     ]
     heading(
         ax,
-        f"Local effects on {short(results, outcome, 18)}, {estimator_name(estimator)}",
+        f"Local effects on {short(results, outcome, 18)}, {label_of(estimator)}",
         "\n".join(notes),
         handles,
         labels=labels,

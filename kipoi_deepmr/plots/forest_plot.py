@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.plots.canvas import (
     BLUE,
     GREY,
@@ -20,7 +21,6 @@ from kipoi_deepmr.plots.canvas import (
     VERMILLION,
     axes_for,
     decimals,
-    estimator_name,
     few_ticks,
     figure_of_a_store,
     fixed,
@@ -116,7 +116,7 @@ def _global(
     ]
     heading(
         ax,
-        f"Global effects on {short(results, outcome, 18)}, {estimator_name(estimator)}",
+        f"Global effects on {short(results, outcome, 18)}, {label_of(estimator)}",
         note,
         handles,
         labels=labels,
@@ -160,7 +160,7 @@ def _local(
         Line2D([], [], marker="D", ms=5, color=VERMILLION, lw=0, label="global"),
         Line2D([], [], **_PALE, label="prediction interval"),
     ]
-    title = f"Local effects of {short(results, exposure, 20)}, {estimator_name(estimator)}"
+    title = f"Local effects of {short(results, exposure, 20)}, {label_of(estimator)}"
     heading(ax, title, "; ".join(notes), handles, labels=labels, size="small")
     return ax
 

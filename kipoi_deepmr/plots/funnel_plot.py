@@ -8,11 +8,11 @@ from matplotlib.lines import Line2D
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import LOCAL_GROUP
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.plots.canvas import (
     GREY,
     INK,
     axes_for,
-    estimator_name,
     few_ticks,
     figure_of_a_store,
     heading,
@@ -26,8 +26,6 @@ from kipoi_deepmr.plots.labels import ratio_label
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
-# They hold the effects of other exposures fixed, which the ratios do not.
-_WITHOUT_LINE = ("multivariable",)
 
 
 @figure_of_a_store
@@ -78,7 +76,8 @@ def funnel(
     ratio = found.by[moved] / found.bx[moved]
     precision = np.abs(found.bx[moved]) / found.byse[moved]
     local = group(results, LOCAL_GROUP).sel({"exposure": exposure, "outcome": outcome, "sequence": sequence}).load()
-    drawn, some = lines_of(results, estimator, _WITHOUT_LINE)
+    # Joint ones hold the effects of other exposures fixed, which the ratios do not.
+    drawn, some = lines_of(results, estimator, lambda row: not row.joint)
     estimates = {name: float(local["estimate"].sel({terms.ESTIMATOR: name})) for name in drawn}
     ax = axes_for(ax, 3.7)
     precise = precision >= np.median(precision) if len(precision) else moved[moved]
@@ -91,9 +90,9 @@ def funnel(
         if limits[0] <= estimate <= limits[1]:
             color, line = style_of(name, drawn)
             ax.axvline(estimate, color=color, ls=line, lw=1.8, zorder=2)
-            handles.append(Line2D([], [], color=color, ls=line, lw=1.8, label=estimator_name(name)))
+            handles.append(Line2D([], [], color=color, ls=line, lw=1.8, label=label_of(name)))
         elif np.isfinite(estimate):
-            far.append(f"{estimator_name(name)} {three_digits(estimate)}")
+            far.append(f"{label_of(name)} {three_digits(estimate)}")
     plain(ax)
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     ax.set_xlim(*limits)

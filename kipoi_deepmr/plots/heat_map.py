@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import GLOBAL_GROUP
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.plots.canvas import (
     INK,
     PALE,
     axes_for,
     decimals,
-    estimator_name,
     figure_of_a_store,
     fixed,
     heading,
@@ -110,5 +110,5 @@ def heatmap(
     bar.outline.set_visible(False)
     level = f"{100 * float(table['ci_low'].attrs.get('confidence_level', 0.95)):.4g}%"
     note.append(f"• the {level} interval does not hold 0")
-    heading(ax, f"Global effects, {estimator_name(estimator)}", "\n".join(note), labels=down)
+    heading(ax, f"Global effects, {label_of(estimator)}", "\n".join(note), labels=down)
     return ax

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from kipoi_deepmr import mr, terms
 from kipoi_deepmr.cube import LOCAL_GROUP
 from kipoi_deepmr.errors import SelectionError
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.plots.canvas import (
     BLUE,
     INK,
     SKY,
     VERMILLION,
     axes_for,
-    estimator_name,
     figure_of_a_store,
     heading,
     plain,
@@ -97,7 +97,7 @@ def leave_one_out(
     ax.set_ylim(*limits)
     ax.set_xlim(found.coordinate.min() - 0.5, found.coordinate.max() + 0.5)
     genome_axis(ax, found.chrom, found.strand)
-    ax.set_ylabel(f"{estimator_name(estimator)} estimate\n(outcome per exposure,\n{results.attrs['scale']} scale)")
+    ax.set_ylabel(f"{label_of(estimator)} estimate\n(outcome per exposure,\n{results.attrs['scale']} scale)")
     change = np.nan_to_num(np.abs(without.estimate - full))
     strongest = [int(index) for index in np.argsort(-change)[:_NAMED] if change[index] > _NOISE * abs(full)]
     ax.plot(without.left_out[strongest], without.estimate[strongest], "o", ms=4, color=BLUE, mec=INK, mew=0.6)
@@ -108,7 +108,7 @@ def leave_one_out(
     if len(needed) and np.isfinite(full):
         more = f" or {len(needed) - _NAMED} more" if len(needed) > _NAMED else ""
         notes.append(f"no estimate without {_listed(needed[:_NAMED])}{more}")
-    heading(ax, f"{estimator_name(estimator)} of {sequence}", "\n".join(notes), ax.get_legend_handles_labels()[0])
+    heading(ax, f"{label_of(estimator)} of {sequence}", "\n".join(notes), ax.get_legend_handles_labels()[0])
     return ax
 
 

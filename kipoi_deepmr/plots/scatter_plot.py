@@ -8,12 +8,12 @@ from matplotlib.lines import Line2D
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import LOCAL_GROUP
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.plots.canvas import (
     GREY,
     INK,
     axes_for,
     decimals,
-    estimator_name,
     few_ticks,
     figure_of_a_store,
     fixed,
@@ -26,8 +26,6 @@ from kipoi_deepmr.plots.labels import effect_label
 from kipoi_deepmr.tables.tidy import group
 
 _RASTERIZED_FROM = 400
-# Lines in more dimensions than the figure's, and one whose intercept counts in standard errors of the outcome effects.
-_WITHOUT_LINE = ("multivariable", "radial_egger")
 
 
 @figure_of_a_store
@@ -92,14 +90,14 @@ def scatter(
     local = group(results, LOCAL_GROUP).sel({"exposure": exposure, "outcome": outcome, "sequence": sequence}).load()
     digits = decimals(((local["ci_high"] - local["ci_low"]) / 2).values)
     handles = []
-    drawn, some = lines_of(results, estimator, _WITHOUT_LINE)
+    drawn, some = lines_of(results, estimator, lambda row: not (row.joint or row.radial))
     for name in drawn:
         one = local.sel({terms.ESTIMATOR: name})
         slope, start = float(one["estimate"]), float(np.nan_to_num(one["intercept"]))
         if np.isfinite(slope):
             color, line = style_of(name, drawn)
             ax.axline((0, start), slope=slope, color=color, ls=line, lw=1.8, zorder=2.5)
-            label = f"{estimator_name(name)} {fixed(slope, digits)}"
+            label = f"{label_of(name)} {fixed(slope, digits)}"
             handles.append(Line2D([], [], color=color, ls=line, lw=1.8, label=label))
     plain(ax)
     ax.axhline(0, color=GREY, lw=0.8, zorder=1)

@@ -17,6 +17,7 @@ from kipoi_deepmr.mutagenesis import Block, Delta, Engine, Full
 from kipoi_deepmr.mutagenesis.agreement import Comparison
 from kipoi_deepmr.mutagenesis.engine_choice import compared
 from kipoi_deepmr.mutagenesis.precision import products_in
+from kipoi_deepmr.predict.from_draws import NO_ESTIMATORS, FromDraws
 from kipoi_deepmr.predict.predictor import request_of
 from kipoi_deepmr.predict.prepare import Job, describe_device, prepare
 
@@ -95,14 +96,19 @@ class BenchReport:
 
 
 def bench(
-    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+    config: Config,
+    from_draws: FromDraws = NO_ESTIMATORS,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
 ) -> BenchReport:
     """Time the engines on some sequences of a configuration, in turn.
 
     Parameters
     ----------
-    config, device, batch_size, num_workers
-        As `run`. Without `batch_size` several are tried for the full engine and the fastest counts.
+    config, from_draws, device, batch_size, num_workers
+        As `prepare`. Without `batch_size` several are tried for the full engine and the fastest counts.
 
     Returns
     -------
@@ -111,9 +117,9 @@ def bench(
     Raises
     ------
     DeepMRError
-        As `run`.
+        As `prepare`.
     """
-    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+    with prepare(config, from_draws, device=device, batch_size=batch_size, num_workers=num_workers) as job:
         if not job.mutants().any():
             raise SequenceError(
                 "no sequence of the configuration has a known base in mutagenesis.positions: nothing to time"

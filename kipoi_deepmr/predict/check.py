@@ -8,6 +8,7 @@ import numpy as np
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.model import Selection
 from kipoi_deepmr.mutagenesis import Engine
+from kipoi_deepmr.predict.from_draws import NO_ESTIMATORS, FromDraws
 from kipoi_deepmr.predict.predictor import engine_of
 from kipoi_deepmr.predict.prepare import Job, describe_device, prepare
 from kipoi_deepmr.predict.shuffled import shuffled_job
@@ -75,14 +76,19 @@ class CheckReport:
 
 
 def check(
-    config: Config, *, device: str | None = None, batch_size: int | None = None, num_workers: int = 0
+    config: Config,
+    from_draws: FromDraws = NO_ESTIMATORS,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
 ) -> CheckReport:
     """Check tasks, peaks against the FASTA file, dropouts and engine, and time a few batches.
 
     Parameters
     ----------
-    config, device, batch_size, num_workers
-        As `run`.
+    config, from_draws, device, batch_size, num_workers
+        As `prepare`.
 
     Returns
     -------
@@ -91,9 +97,9 @@ def check(
     Raises
     ------
     DeepMRError
-        As `run`.
+        As `prepare`.
     """
-    with prepare(config, device=device, batch_size=batch_size, num_workers=num_workers) as job:
+    with prepare(config, from_draws, device=device, batch_size=batch_size, num_workers=num_workers) as job:
         mutants = job.mutants()
         total = int(mutants.sum())
         controls = shuffled_job(job)

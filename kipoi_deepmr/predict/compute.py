@@ -7,7 +7,6 @@ from tqdm.auto import tqdm
 
 from kipoi_deepmr.cube import Cube
 from kipoi_deepmr.effects import from_moments
-from kipoi_deepmr.estimate.from_draws import estimate_block
 from kipoi_deepmr.mutagenesis import Engine
 from kipoi_deepmr.predict.predictor import engine_of
 from kipoi_deepmr.predict.prepare import Job, describe_device
@@ -69,7 +68,7 @@ def _write_block(job: Job, cube: Cube, engine: Engine, indices: list[int], bar: 
     drawn = None
     if cube.drawn is not None and moments.kept is not None:
         bound = job.sequences.bound[:, indices]
-        drawn = estimate_block(moments.kept, bound, cube.drawn, job.config.effects.standard_error)
+        drawn = job.from_draws.estimate(moments.kept, bound, cube.drawn, job.config.effects.standard_error)
     cube.write(
         indices[0],
         effects.reshaped(shape),

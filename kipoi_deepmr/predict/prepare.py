@@ -18,8 +18,6 @@ from kipoi_deepmr import __version__, terms
 from kipoi_deepmr.config import Config
 from kipoi_deepmr.cube import Template
 from kipoi_deepmr.errors import ConfigError, ModelError
-from kipoi_deepmr.estimate.from_draws import during_the_run
-from kipoi_deepmr.estimate.methods import check_draws, check_methods
 from kipoi_deepmr.model import (
     KipoiModel,
     Selection,
@@ -29,6 +27,7 @@ from kipoi_deepmr.model import (
     to_batch,
 )
 from kipoi_deepmr.mutagenesis import Block
+from kipoi_deepmr.predict.from_draws import NO_ESTIMATORS, FromDraws
 from kipoi_deepmr.predict.lending import LentMember, cautions, digest_of, lent_members
 from kipoi_deepmr.predict.members import find_members, read_out
 from kipoi_deepmr.sequences import Genome, Sequences, WindowInputs, Windows, sample_sequences
@@ -67,6 +66,8 @@ class Job:
         Type of the sequences on the device.
     batch_size : int or None
         Mutants in a batch, as asked for.
+    from_draws : FromDraws
+        The estimators that need every draw. Default: none.
     """
 
     config: Config
@@ -80,6 +81,7 @@ class Job:
     device: torch.device
     dtype: torch.dtype
     batch_size: int | None
+    from_draws: FromDraws
 
     @property
     def network(self) -> SequenceNetwork:
@@ -148,8 +150,8 @@ class Job:
         }
         if config.effects.keep_draws:
             coords[terms.DRAW] = np.arange(self.draws)
-        drawn = during_the_run(config.mr, kept=config.effects.keep_draws)
-        return Template(coords, config.effects.scale, config.effects.standard_error, self._attrs(), drawn)
+        errors, drawn = config.effects.standard_error, self.from_draws.drawn
+        return Template(coords, config.effects.scale, errors, self._attrs(), drawn)
 
     def _attrs(self) -> dict[str, Any]:
         config = self.config
@@ -186,6 +188,7 @@ class Job:
 @contextmanager
 def prepare(
     config: Config,
+    from_draws: FromDraws = NO_ESTIMATORS,
     *,
     device: str | None = None,
     batch_size: int | None = None,
@@ -198,6 +201,8 @@ def prepare(
     ----------
     config
         The settings.
+    from_draws
+        The estimators that need every draw. Default: none.
     device
         torch device such as ``cpu`` or ``cuda:0``. Default: the first GPU, else the CPU.
     batch_size
@@ -216,7 +221,6 @@ def prepare(
     DeepMRError
         If the configuration, the model, the tasks, the sequences or the dropouts are not usable, each with the reason.
     """
-    check_methods(config.mr)
     place = find_device(device)
     if config.mutagenesis.precision == "tf32" and place.type != "cuda":
         raise ConfigError(f"mutagenesis.precision: tf32 is arithmetic of NVIDIA GPUs, the device is {place}")
@@ -251,8 +255,9 @@ def prepare(
         draws=draws,
         wanted=config.dataloader.sequence_input,
     ) as (members, dtype):
-        check_draws(config, len(members))
-        yield Job(config, model, selection, sequences, inputs, fasta, members, positions, place, dtype, batch_size)
+        from_draws.check_members(len(members))
+        read = model, selection, sequences, inputs, fasta, members, positions, place, dtype
+        yield Job(config, *read, batch_size, from_draws)
 
 
 def find_device(name: str | None) -> torch.device:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kipoi_deepmr.cube import Template
-from kipoi_deepmr.estimate.permuted import generator_of, settings_of_shuffles
 from kipoi_deepmr.predict.prepare import Job
+from kipoi_deepmr.seeds import generator_of
 
 
 def shuffled_job(job: Job) -> Job | None:
@@ -26,7 +26,7 @@ def shuffled_job(job: Job) -> Job | None:
 def shuffled_template(job: Job) -> Template:
     """Return coordinates and attributes of the group of controls, for a job on shuffled sequences."""
     title = "effects of mutations in dinucleotide shuffles of the sequences"
-    return replace(job.template(), attrs={"title": title, "settings": settings_of_shuffles(job.config.controls)})
+    return replace(job.template(), attrs={"title": title, "settings": job.config.controls.of_shuffles()})
 
 
 def _chosen(job: Job) -> NDArray[np.int64]:

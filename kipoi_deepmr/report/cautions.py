@@ -10,7 +10,8 @@ from scipy.stats import binom
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP, LOCAL_GROUP
-from kipoi_deepmr.plots.canvas import estimator_name, three_digits
+from kipoi_deepmr.estimators import SHOWN_INTERCEPT, label_of
+from kipoi_deepmr.plots.canvas import three_digits
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.report.draws import Draws
 from kipoi_deepmr.report.words import counted
@@ -105,7 +106,7 @@ def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Ite
         codes, numbers = np.unique(values[np.broadcast_to(expected, values.shape)], return_counts=True)
         for reason, count in zip(in_words(codes, local["status"]), numbers, strict=True):
             if reason != "ok":
-                counts[estimator_name(str(estimator)), reason.replace("_", " ")] = int(count)
+                counts[label_of(str(estimator)), reason.replace("_", " ")] = int(count)
     if counts:
         yield Caution(
             f"{counted(sum(counts.values()), 'local estimate')} could not be made",
@@ -118,7 +119,7 @@ def _failed(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) -> Ite
     if missing:
         reasons = in_words((codes[tuple(index)] for index in missing), overall["status"])
         lines = [
-            f"{_pair(table, index)}, {estimator_name(str(table[terms.ESTIMATOR].values[index[2]]))}: {reason.replace('_', ' ')}"
+            f"{_pair(table, index)}, {label_of(str(table[terms.ESTIMATOR].values[index[2]]))}: {reason.replace('_', ' ')}"
             for index, reason in zip(missing, reasons, strict=True)
         ]
         yield Caution(
@@ -188,7 +189,7 @@ def _pleiotropy(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset) ->
                 lines.append((excess, f"{pair}: p < {alpha:.3g} in {hits} of {len(values)} sequences"))
         if lines:
             yield Caution(
-                f"Directional pleiotropy: {estimator_name(estimator)}'s intercept differs from 0 more often than by chance "
+                f"Directional pleiotropy: {label_of(estimator)}'s intercept differs from 0 more often than by chance "
                 f"for {len(lines)} of {len(pairs)} pairs",
                 f"Mutations of these sequences change the outcome on average also where they do not change the exposure, "
                 f"so IVW is biased in them. By chance {100 * alpha:.3g}% of the intercepts would have p < {alpha:.3g}; pairs "
@@ -206,8 +207,7 @@ def _heterogeneous(results: xr.DataTree, local: xr.Dataset, overall: xr.Dataset)
     clear = ((low > 0) & (outer_low < 0)) | ((high < 0) & (outer_high > 0))
     table = overall["estimate"].transpose(*order)
     lines = [
-        f"{_pair(table, i)}, {estimator_name(str(table[terms.ESTIMATOR].values[i[2]]))}"
-        for i in np.argwhere(clear).tolist()
+        f"{_pair(table, i)}, {label_of(str(table[terms.ESTIMATOR].values[i[2]]))}" for i in np.argwhere(clear).tolist()
     ]
     if lines:
         yield Caution(
@@ -252,7 +252,7 @@ def _egger_estimators(local: xr.Dataset) -> list[str]:
     """Return the estimators with an intercept, plain MR-Egger first."""
     known = np.isfinite(local["intercept"].transpose(terms.ESTIMATOR, *terms.LOCAL_DIMS).values).any(axis=(1, 2, 3))
     found = [str(name) for name, one in zip(local[terms.ESTIMATOR].values, known, strict=True) if one]
-    return sorted(found, key=lambda name: name != "egger")
+    return sorted(found, key=lambda name: name != SHOWN_INTERCEPT)
 
 
 def _completed(results: xr.DataTree) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from kipoi_deepmr import __version__
 from kipoi_deepmr.cube import GLOBAL_GROUP, LOCAL_GROUP, open_results
 from kipoi_deepmr.errors import OutputError
-from kipoi_deepmr.plots.canvas import estimator_name
+from kipoi_deepmr.estimators import label_of
 from kipoi_deepmr.report import words
 from kipoi_deepmr.report.cautions import cautions
 from kipoi_deepmr.report.extent import Dive, Extent, select
@@ -136,7 +136,7 @@ def render(results: xr.DataTree, *, exposure: Sequence[str] | None = None, estim
         details=words.details(results),
         configuration=words.configuration(results),
         cautions=cautions(results),
-        estimator=estimator_name(selection.estimator),
+        estimator=label_of(selection.estimator),
         effects=global_rows(results),
         overview=overview(results, selection),
         permuted=permuted_rows(results),

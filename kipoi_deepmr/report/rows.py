@@ -10,7 +10,8 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import CONTROLS_GROUP, GLOBAL_GROUP, REVERSE_GROUP
-from kipoi_deepmr.plots.canvas import estimator_name, three_digits
+from kipoi_deepmr.estimators import SHOWN_INTERCEPT, label_of
+from kipoi_deepmr.plots.canvas import three_digits
 from kipoi_deepmr.plots.choice import local_effects, names
 from kipoi_deepmr.report.extent import RANKED_ROWS, TABLE_ROWS
 from kipoi_deepmr.tables.tidy import global_table, in_words
@@ -67,7 +68,7 @@ def global_rows(results: xr.DataTree, exposure: str | None = None, outcome: str 
         (
             name_cell(row["exposure"]),
             name_cell(row["outcome"]),
-            name_cell(estimator_name(row["estimator"])),
+            name_cell(label_of(row["estimator"])),
             number_cell(row["estimate"]),
             interval_cell(row["ci_low"], row["ci_high"]),
             p_cell(row["pvalue"]),
@@ -93,7 +94,7 @@ def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, estimator: st
         range(count) if count <= RANKED_ROWS else [*range(RANKED_ROWS // 2), *range(count - RANKED_ROWS // 2, count)]
     )
     known = [name for name, one in local.items() if np.isfinite(one["intercept_pvalue"].values).any()]
-    intercepts = {name: local[name] for name in sorted(known, key=lambda name: name != "egger")[:1]}
+    intercepts = {name: local[name] for name in sorted(known, key=lambda name: name != SHOWN_INTERCEPT)[:1]}
     heads = {
         "rank": "by the local effect, highest first",
         "sequence": "contig:start-end(strand), 0-based and half-open as in BED",
@@ -102,7 +103,7 @@ def ranked_rows(results: xr.DataTree, exposure: str, outcome: str, estimator: st
         "mean F": "mean (effect / SE)² of the exposure over mutations; below 10 is weak",
         "I²_GX": "share of the variation of the exposure effects that is no error",
         "mutations": "that serve as instruments",
-    } | {f"intercept p ({estimator_name(name)})": "p-value of no directional pleiotropy" for name in intercepts}
+    } | {f"intercept p ({label_of(name)})": "p-value of no directional pleiotropy" for name in intercepts}
     reasons = in_words(ranked["status"].values, ranked["status"])
     columns = {name: ranked[name].values for name in ("estimate", "ci_low", "ci_high", "f_statistic", "i2_gx")}
     labels, used = ranked[terms.SEQUENCE].values.tolist(), ranked["n_instruments"].values
@@ -152,7 +153,7 @@ def permuted_rows(results: xr.DataTree) -> Table | None:
     }
     rows = tuple(
         (
-            *(name_cell(text) for text in (row["exposure"], row["outcome"], estimator_name(row["estimator"]))),
+            *(name_cell(text) for text in (row["exposure"], row["outcome"], label_of(row["estimator"]))),
             number_cell(row["estimate"]),
             number_cell(row["permuted_mean"]),
             interval_cell(row["permuted_low"], row["permuted_high"]),
@@ -195,7 +196,7 @@ def _beside(results: xr.DataTree, group: str, left: tuple[str, str], right: tupl
     heads = (("exposure", ""), ("outcome", ""), ("estimator", ""), left, (level, ""), right, (level, ""))
     rows = tuple(
         (
-            *(name_cell(text) for text in (row["exposure"], row["outcome"], estimator_name(row["estimator"]))),
+            *(name_cell(text) for text in (row["exposure"], row["outcome"], label_of(row["estimator"]))),
             number_cell(row["estimate"]),
             interval_cell(row["ci_low"], row["ci_high"]),
             number_cell(row["estimate_other"]),

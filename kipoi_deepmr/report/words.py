@@ -7,7 +7,8 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.cube import EFFECTS_GROUP, GLOBAL_GROUP
-from kipoi_deepmr.plots.canvas import estimator_name, three_digits
+from kipoi_deepmr.estimators import label_of
+from kipoi_deepmr.plots.canvas import three_digits
 from kipoi_deepmr.plots.choice import names
 from kipoi_deepmr.reading import read
 from kipoi_deepmr.report.draws import Draws
@@ -43,7 +44,7 @@ def estimand(results: xr.DataTree, estimator: str) -> str:
     verb = "raise" if value >= 0 else "lower"
     return (
         f"{text} For example, mutations that raise {exposure} by 1{unit} {verb} {outcome} by "
-        f"{three_digits(abs(value))}{unit} on average over the sequences ({estimator_name(estimator)})."
+        f"{three_digits(abs(value))}{unit} on average over the sequences ({label_of(estimator)})."
     )
 
 
@@ -63,7 +64,7 @@ def summary(results: xr.DataTree) -> dict[str, str | tuple[str, ...]]:
         "instruments": f"mutations with F = (effect / SE)² of at least {min_f:g}"
         if min_f
         else "all mutations whose effects have a standard error",
-        "estimators": ", ".join(estimator_name(name) for name in names(results, terms.ESTIMATOR)),
+        "estimators": ", ".join(label_of(name) for name in names(results, terms.ESTIMATOR)),
         "meta-analysis": _meta(results),
     }
 
@@ -97,7 +98,7 @@ def _others(results: xr.DataTree) -> str:
     if "standard_error" not in overall.coords:
         return ""
     kinds = zip(names(results, terms.ESTIMATOR), overall["standard_error"].values.tolist(), strict=True)
-    others = [estimator_name(name) for name, kind in kinds if kind != results.attrs["standard_error"]]
+    others = [label_of(name) for name, kind in kinds if kind != results.attrs["standard_error"]]
     if not others:
         return ""
     return f" Whatever is chosen, {', '.join(others)} take the errors of the mean over draws (monte_carlo), which they need."

@@ -3,10 +3,9 @@
 from kipoi_deepmr.tables.metafor import global_results
 from kipoi_deepmr.tables.terminal import terminal_table
 from kipoi_deepmr.tables.tidy import global_records, global_table, local_table
-from kipoi_deepmr.tables.twosamplemr import METHOD_NAMES, VariantTables, local_results, variant_tables
+from kipoi_deepmr.tables.twosamplemr import VariantTables, local_results, variant_tables
 
 __all__ = [
-    "METHOD_NAMES",
     "VariantTables",
     "global_records",
     "global_results",

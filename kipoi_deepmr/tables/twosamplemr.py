@@ -20,28 +20,22 @@ from scipy import special
 from kipoi_deepmr import instruments, terms
 from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.cube import EFFECTS_GROUP, LOCAL_GROUP
+from kipoi_deepmr.estimators import ESTIMATORS
 from kipoi_deepmr.mr.diagnostics.influence import leave_one_out
 from kipoi_deepmr.mr.estimators.ivw import ivw
 from kipoi_deepmr.mr.estimators.wald_ratio import wald_ratio
 from kipoi_deepmr.reading import read, sequence_blocks
 from kipoi_deepmr.tables.tidy import direction, group, in_words
 
-# `mr_method_list()$name`; an estimator that TwoSampleMR does not have keeps its own name.
-METHOD_NAMES: Mapping[str, str] = {
-    "egger": "MR Egger",
-    "ivw": "Inverse variance weighted",
-    "ivw_fixed": "Inverse variance weighted (fixed effects)",
-    "maximum_likelihood": "Maximum likelihood",
-    "penalized_weighted_median": "Penalised weighted median",
-    "raps": "Robust adjusted profile score (RAPS)",
-    "simple_median": "Simple median",
-    "simple_mode": "Simple mode",
-    "weighted_median": "Weighted median",
-    "weighted_mode": "Weighted mode",
-}
 _PALINDROMES = ("AT", "TA", "CG", "GC")
 _LEAST_TO_LEAVE_OUT = 3
 _ALL_BY_IVW = "All"
+
+
+def method_name(estimator: str) -> str:
+    """Return TwoSampleMR's name of an estimator; one that it does not have keeps its own."""
+    row = ESTIMATORS.get(estimator)
+    return row.twosamplemr or estimator if row is not None else estimator
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +130,7 @@ def local_results(results: xr.DataTree, *, reverse: bool = False) -> Iterator[pd
                 "id.outcome": frame[effect],
                 "outcome": frame[effect],
                 "exposure": name + " || " + frame[terms.SEQUENCE],
-                "method": frame[terms.ESTIMATOR].map(lambda method: METHOD_NAMES.get(method, method)),
+                "method": frame[terms.ESTIMATOR].map(method_name),
                 "nsnp": frame["n_instruments"],
                 "b": frame["estimate"],
                 "se": frame["se"],
@@ -252,7 +246,7 @@ def _single_variant(block: _Block, local: xr.Dataset) -> pd.DataFrame:
     fit = wald_ratio(*block.data)
     here = local.sel({terms.SEQUENCE: block.variants.sequence, terms.EXPOSURE: block.exposure})
     summary = here.sel({terms.OUTCOME: block.outcome}).transpose(terms.SEQUENCE, terms.ESTIMATOR, ...)
-    methods = [METHOD_NAMES.get(name, name) for name in local[terms.ESTIMATOR].values.tolist()]
+    methods = [method_name(name) for name in local[terms.ESTIMATOR].values.tolist()]
     numbers = {"b": "estimate", "se": "se", "p": "pvalue"}
     return _by_variant(
         block,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import kipoi_deepmr
+from kipoi_deepmr.estimate.from_draws import during_the_run
 from kipoi_deepmr.mutagenesis import all_variants, mutate
 from kipoi_deepmr.predict.prepare import Job, prepare
 from kipoi_deepmr.uncertainty import MCDropout, ThinnedNetwork
@@ -65,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", type=Path, default=EXAMPLE)
     config = kipoi_deepmr.load_config(parser.parse_args().config)
-    with prepare(config, device="cpu") as job:
+    with prepare(config, during_the_run(config), device="cpu") as job:
         columns = list(job.members[0].columns)
         outcome = columns[len(config.exposures)]
         for place, exposure in enumerate(config.exposures):
