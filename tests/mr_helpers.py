@@ -1,7 +1,6 @@
 """Random instruments, and invariants that every estimator must have."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,9 @@ def draw(seed: int, n: int, batch: tuple[int, ...] = ()) -> tuple[Array, Array, 
 
 def assert_same_fit(a: Any, b: Any, *, skip: tuple[str, ...] = (), rtol: float = 1e-7, atol: float = 1e-10) -> None:
     """Compare two results field by field."""
-    for field in fields(a):
-        if field.name not in skip:
-            np.testing.assert_allclose(
-                getattr(a, field.name), getattr(b, field.name), rtol=rtol, atol=atol, err_msg=field.name
-            )
+    for name in a.arrays:
+        if name not in skip:
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=rtol, atol=atol, err_msg=name)
 
 
 def assert_scales(estimator: Estimator, columns: tuple[Array, ...], exposure: float, outcome: float) -> None:
@@ -89,6 +86,6 @@ def assert_batch_is_a_loop(estimator: Estimator, *, rtol: float = 1e-9) -> None:
     assert together.estimate.shape == (2, 5)
     for index in np.ndindex(2, 5):
         alone = estimator(*(column[index] for column in columns))
-        for field in fields(alone):
-            actual, wanted = getattr(together, field.name)[index], getattr(alone, field.name)
-            np.testing.assert_allclose(actual, wanted, rtol=rtol, atol=1e-12, err_msg=field.name)
+        for name in alone.arrays:
+            actual, wanted = getattr(together, name)[index], getattr(alone, name)
+            np.testing.assert_allclose(actual, wanted, rtol=rtol, atol=1e-12, err_msg=name)

@@ -1,14 +1,13 @@
 """Fits of many rows in blocks: the numbers of each row alone, whatever broadcasts, in bounded memory."""
 
 import tracemalloc
-from dataclasses import fields
 from functools import partial
 
 import numpy as np
 import pytest
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.mr import _blocks
+from kipoi_deepmr.mr.core import blocks
 from tests.mr_helpers import draw
 
 FITS = {
@@ -28,12 +27,12 @@ def test_blocks_of_any_size_give_what_one_block_gives(name, shape, size, monkeyp
     bxse, byse = random.uniform(0.1, 1, (2, *shape))
     bx[random.random(shape) < 0.1] = np.nan
     whole = FITS[name](bx, bxse, by, byse, weights="delta", psi=0.3)
-    monkeypatch.setattr(_blocks, "_REGRESSION", size)
+    monkeypatch.setattr(blocks, "_REGRESSION", size)
     parts = FITS[name](bx, bxse, by, byse, weights="delta", psi=0.3)
-    for field in fields(whole):
-        one, other = (getattr(result, field.name) for result in (whole, parts))
+    for name in whole.arrays:
+        one, other = (getattr(result, name) for result in (whole, parts))
         assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=0, err_msg=field.name)
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (30,), (4, 1), (5, 4, 30), (5, 1, 1)], ids=str)
@@ -43,7 +42,7 @@ def test_psi_of_any_shape_is_cut_with_its_rows(shape, monkeypatch):
     psi = random.uniform(-1, 1, shape)
     se = np.full(bx.shape, 0.3)
     whole = mr.ivw(bx, se, by, se, weights="delta", psi=psi)
-    monkeypatch.setattr(_blocks, "_REGRESSION", 70)
+    monkeypatch.setattr(blocks, "_REGRESSION", 70)
     parts = mr.ivw(bx, se, by, se, weights="delta", psi=psi)
     np.testing.assert_allclose(whole.estimate, parts.estimate, rtol=1e-12)
 
@@ -93,7 +92,7 @@ def test_absent_variants_change_no_draw(name):
 
 def test_draws_of_a_variant_depend_on_neither_the_others_nor_the_block(monkeypatch):
     wide, narrow = (dict(_draws(300, 2, size, 7)) for size in (12, 5))
-    monkeypatch.setattr(_blocks, "_NORMALS", 1)
+    monkeypatch.setattr(blocks, "_NORMALS", 1)
     small = dict(_draws(300, 2, 12, 7))
     assert len(wide) == len(narrow) == len(small) == 300
     for number, normals in wide.items():
@@ -102,5 +101,5 @@ def test_draws_of_a_variant_depend_on_neither_the_others_nor_the_block(monkeypat
 
 
 def _draws(*arguments):
-    for where, block in _blocks.normal_blocks(*arguments):
+    for where, block in blocks.normal_blocks(*arguments):
         yield from zip(range(where.start, where.stop), block, strict=True)

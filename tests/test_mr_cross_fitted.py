@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.mr import Status, _cross_fitting
+from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr.core import cross_fitting
 from tests.mr_helpers import assert_same_fit, factors, seeds
 
 Array = np.ndarray[Any, Any]
@@ -112,7 +114,7 @@ def test_a_batch_is_a_loop_whatever_the_blocks(estimator: Callable[..., Any], mo
     for given_weights in ("held_out", weights):
         whole = estimator(x, y, weights=given_weights)
         assert whole.estimate.shape == (3, 2)
-        monkeypatch.setattr(_cross_fitting, "_BLOCK_ELEMENTS", 100)
+        monkeypatch.setattr(cross_fitting, "_BLOCK_ELEMENTS", 100)
         assert_same_fit(whole, estimator(x, y, weights=given_weights), rtol=1e-10)
         monkeypatch.undo()
         for i, j in itertools.product(range(3), range(2)):
@@ -260,8 +262,8 @@ def test_weights_of_the_same_draws_leave_a_bias_that_held_out_ones_do_not() -> N
     x, y = effect + u, 0.9 * u + 0.3 * rng.normal(size=u.shape)
     numerators = {}
     for name, weights in (("same", 1 / y.var(axis=1, ddof=1)), ("held_out", "held_out")):
-        choices = _cross_fitting.read_choices(x.shape, weights, 0.0, 4, "fixed", None, oriented=False)
-        numerators[name] = _cross_fitting.cross_fit(x, y, choices).xy.mean
+        choices = cross_fitting.read_choices(x.shape, weights, 0.0, 4, "fixed", None, oriented=False)
+        numerators[name] = cross_fitting.cross_fit(x, y, choices).xy.mean
     z = {name: values.mean() / (values.std() / np.sqrt(fits)) for name, values in numerators.items()}
     assert abs(z["held_out"]) < 3.5 and z["same"] > 8
 
@@ -302,8 +304,8 @@ def test_pleiotropy_equals_a_loop(labels: Array) -> None:
     fixed, random = (
         mr.cross_fitted_ivw(x, y, weights=weights, groups=labels, model=model) for model in ("fixed", "random")
     )
-    choices = _cross_fitting.read_choices(x.shape, weights, 0.0, 5, "fixed", None, oriented=False)
-    denominator = _cross_fitting.cross_fit(x, y, choices).xx.mean
+    choices = cross_fitting.read_choices(x.shape, weights, 0.0, 5, "fixed", None, oriented=False)
+    denominator = cross_fitting.cross_fit(x, y, choices).xx.mean
     added = pleiotropy_loop(x, y, float(fixed.estimate), weights=weights, labels=labels)
     assert random.estimate == fixed.estimate and added > 0
     np.testing.assert_allclose(random.se**2 - fixed.se**2, added / denominator**2, rtol=1e-8)
@@ -367,3 +369,59 @@ def test_selection_by_held_out_draws_has_no_winners_curse() -> None:
     error = held_out.estimate[fine].std() / np.sqrt(fine.sum())
     assert fine.mean() > 0.9 and abs(held_out.estimate[fine].mean() - 0.5) < 4 * error
     assert np.nanmean(same.estimate) < 0.5 - 5 * error
+
+
+def equal_sums(x: Array, y: Array) -> tuple[float, float, Array, Array]:
+    """Mean numerator and denominator over pairs of distinct draws, and those without each draw."""
+
+    def mean(first: Array, second: Array) -> float:
+        return float(np.mean([(first[a] * second[b]).sum() for a, b in itertools.permutations(range(len(first)), 2)]))
+
+    without = [[mean(np.delete(x, k, 0), np.delete(other, k, 0)) for k in range(len(x))] for other in (y, x)]
+    return mean(x, y), mean(x, x), np.array(without[0]), np.array(without[1])
+
+
+def jackknife_se(without: Array) -> float:
+    return float(np.sqrt((len(without) - 1) * without.var()))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_student_has_one_degree_of_freedom_less_than_draws(alpha: float) -> None:
+    x, y = draws_of(4, 5, 9, noise=0.02)
+    result = mr.cross_fitted_ivw(x, y, weights="equal", model="fixed", alpha=alpha)
+    xy, xx, xy_without, xx_without = equal_sums(x, y)
+    np.testing.assert_allclose(result.pvalue, 2 * stats.t.sf(abs(xy) / jackknife_se(xy_without), 4), rtol=1e-7)
+    for end in (result.ci_low, result.ci_high):
+        distance = abs(xy - end * xx) / jackknife_se(xy_without - end * xx_without)
+        np.testing.assert_allclose(distance, stats.t.isf(alpha / 2, 4), rtol=1e-7)
+    line = mr.cross_fitted_egger(x, y, alpha=alpha)
+    p = 2 * stats.t.sf(abs(line.intercept / line.intercept_se), 4)
+    np.testing.assert_allclose(line.intercept_pvalue, p, rtol=1e-9)
+    margin = stats.t.isf(alpha / 2, 4) * line.intercept_se
+    ends = [line.intercept - margin, line.intercept + margin]
+    np.testing.assert_allclose([line.intercept_ci_low, line.intercept_ci_high], ends, rtol=1e-9)
+
+
+def test_an_answer_needs_a_denominator_above_zero_at_the_level_of_5_percent() -> None:
+    statuses = []
+    for seed in range(150):
+        x, y = draws_of(seed, 5, 3, noise=0.15)
+        _, xx, _, xx_without = equal_sums(x, y)
+        strong = xx > stats.t.isf(0.025, 4) * jackknife_se(xx_without)
+        # The level of the interval has no part in it.
+        for alpha in (0.05, 0.3):
+            result = mr.cross_fitted_ivw(x, y, weights="equal", alpha=alpha)
+            assert result.status == (Status.OK if strong else Status.WEAK_INSTRUMENTS), seed
+        statuses.append(strong)
+    assert 30 < np.sum(statuses) < 120
+
+
+def test_an_f_of_exactly_the_minimum_is_enough() -> None:
+    # Draws outside of one fold of three have mean 2 and variance 4/3: F = 6 x 4 / (4/3) = 18; outside of two 6 x 4 / 2 = 12.
+    x = np.array([[1.0, 9], [3, 11]] * 3)
+    for min_f, chosen in ((18.0, [True, True]), (18.001, [False, True])):
+        np.testing.assert_array_equal(mr.held_out_selection(x, min_f=min_f, folds=3), [chosen] * 3)
+    y = x + np.random.default_rng(0).normal(size=x.shape)
+    # Of the pairs of folds three are of one fold and three of two.
+    for min_f, used in ((12.0, 2), (12.001, 1.5), (18.001, 1)):
+        assert mr.cross_fitted_ivw(x, y, folds=3, min_f=min_f, weights="equal").n_used == used

@@ -1,7 +1,6 @@
 """Leave-one-out in closed form against R and against a plain loop over the estimators."""
 
 import tracemalloc
-from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.mr import Status, _blocks
+from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr.core import blocks
 from kipoi_deepmr.mr.diagnostics import LeaveOneOut, leave_one_out
 from tests.reference_numbers import DataSet, Record, assert_close, inputs, load, rtol_of, sources
 
@@ -157,9 +157,9 @@ def test_batch_is_a_loop_and_leading_axes_broadcast(estimator: str) -> None:
     assert together.estimate.shape == (3, 2, 4)
     for i, j in np.ndindex(3, 2):
         alone = leave_one_out(bx[i, 0], bxse[i, 0], by[j], byse[j], estimator=estimator, groups=[0, 0, 1, 1, 2, 2, 3])
-        for field in fields(alone):
-            if field.name != "left_out":
-                np.testing.assert_allclose(getattr(together, field.name)[i, j], getattr(alone, field.name), rtol=1e-10)
+        for name in alone.arrays:
+            if name != "left_out":
+                np.testing.assert_allclose(getattr(together, name)[i, j], getattr(alone, name), rtol=1e-10)
 
 
 def test_no_variants() -> None:
@@ -183,7 +183,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["ivw", "egger"])
 def test_many_fits_take_no_more_memory_than_their_result(estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_blocks, "_REGRESSION", 3000)
+    monkeypatch.setattr(blocks, "_REGRESSION", 3000)
     columns = example(6, 500, (200,))
     groups = np.arange(500) // 3
     whole = leave_one_out(*columns, estimator=estimator, groups=groups, psi=np.full((200, 1), 0.2), weights="delta")
@@ -193,7 +193,7 @@ def test_many_fits_take_no_more_memory_than_their_result(estimator: str, monkeyp
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    kept = sum(getattr(whole, field.name).nbytes for field in fields(whole))
+    kept = sum(getattr(whole, name).nbytes for name in whole.arrays)
     assert peak < kept + columns[0].nbytes
     for row in (0, 131, 199):
         alone = leave_one_out(

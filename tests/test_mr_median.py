@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from scipy import stats
 
 from kipoi_deepmr import mr
-from kipoi_deepmr.mr import Status, median
+from kipoi_deepmr.mr import Status
+from kipoi_deepmr.mr.estimators import median
 from tests.mr_helpers import (
     Array,
     Estimator,

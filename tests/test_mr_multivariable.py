@@ -178,7 +178,7 @@ def test_batch_is_a_loop_and_leading_axes_broadcast(estimator: Any) -> None:
     assert together.estimate.shape == (2, 3, 2)
     for i, j in np.ndindex(2, 3):
         alone = estimator(bx[i, 0], bxse[i, 0], by[j], byse[j])
-        for name in alone.__dataclass_fields__:
+        for name in alone.arrays:
             assert_close(getattr(together, name)[i, j], getattr(alone, name), rtol=1e-9, atol=1e-12, label=name)
 
 
@@ -302,3 +302,31 @@ def test_wrong_options_of_one() -> None:
         mr.multivariable_ivw(*columns, exposure_correlation=np.eye(3))
     with pytest.raises(ValueError, match="the same K and J"):
         mr.conditional_f(columns[0], columns[1][:1])
+
+
+def test_conditional_f_needs_as_many_instruments_as_exposures() -> None:
+    rng = np.random.default_rng(1)
+    bx, se = rng.normal(size=(3, 6)), np.full((3, 6), 0.1)
+    for n in range(7):
+        cut = np.where(np.arange(6) < n, bx, np.nan)
+        found = mr.conditional_f(cut, se)
+        assert np.isfinite(found).all() if n >= 3 else np.isnan(found).all(), n
+        assert np.array_equal(mr.conditional_f(bx, se, where=np.arange(6) < n), found, equal_nan=True)
+        assert n >= 3 or np.isnan(mr.conditional_f(bx[:, :n], se[:, :n])).all()
+
+
+def test_how_much_alike_exposures_may_be() -> None:
+    rng = np.random.default_rng(2)
+    first, second, third = rng.normal(size=(3, 12))
+    se = np.full((3, 12), 0.1)
+    for difference, answered in ((1e-5, True), (1e-9, False)):
+        # The other two exposures of the first, in which little or nothing tells them apart.
+        bx = np.stack([first, second, second + difference * third])
+        assert np.isfinite(mr.conditional_f(bx, se)[0]) == answered
+        result = mr.multivariable_ivw(bx[1:], se[1:], second, se[0])
+        assert result.status == (Status.OK if answered else Status.NO_EXPOSURE_VARIATION)
+    close = np.stack([first, second, second + 1e-5 * third])
+    others, residual, _, _ = np.linalg.lstsq(np.stack([second, third], axis=-1), first, rcond=None)
+    # In terms of the second and their difference the coefficients are those of second and third.
+    contrast = np.array([others[0] - others[1] / 1e-5, others[1] / 1e-5])
+    assert_close(mr.conditional_f(close, se)[0], residual[0] / (0.1**2 * (1 + contrast @ contrast)) / 12, rtol=1e-3)

@@ -3,7 +3,7 @@
 import enum
 import math
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -108,18 +108,6 @@ class Weighted:
 def dot(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the sum of products over the studies of each batch."""
     return np.asarray(np.einsum("ij,ij->i", a, b), dtype=np.float64)
-
-
-def check_option(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError naming the allowed values when `value` is none of them."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise ValueError unless `alpha` is a number between 0 and 1."""
-    if not isinstance(alpha, Real) or not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha!r} must be a number between 0 and 1, for example 0.05 for 95% intervals")
 
 
 def read_studies(estimate: npt.ArrayLike, se: npt.ArrayLike, axis: int) -> tuple[FloatArray, FloatArray]:

@@ -59,8 +59,8 @@ def leave_one_out(
         row, left_out = np.divmod(np.arange(start, min(start + size, batches * k)), k)
         others = np.where(np.arange(k) == left_out[:, None], np.nan, flat_effect[row])
         parts.append(pool(others, flat_error[row]))
-    fields = {}
-    for name in MetaResult.__dataclass_fields__:
-        values = np.concatenate([getattr(part, name) for part in parts])
-        fields[name] = np.moveaxis(values.reshape(effect.shape), -1, axis)
-    return MetaResult(**fields)
+    arrays = {
+        name: np.moveaxis(np.concatenate([part.arrays[name] for part in parts]).reshape(effect.shape), -1, axis)
+        for name in parts[0].arrays
+    }
+    return MetaResult(**arrays, estimator="leave_one_out", confidence_level=1 - alpha)

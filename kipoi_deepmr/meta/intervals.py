@@ -1,6 +1,8 @@
 """Intervals for the variance between studies, and with it for I2 and H2."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +13,6 @@ from kipoi_deepmr.meta._studies import (
     IntArray,
     MetaStatus,
     Studies,
-    check_alpha,
-    check_option,
     read_studies,
     sort_studies,
     typical_variance,
@@ -28,12 +28,14 @@ from kipoi_deepmr.meta._tau2 import (
     safeguarded_newton,
     tau2_grid,
 )
+from kipoi_deepmr.mr.core.inputs import check_alpha, check_option
+from kipoi_deepmr.mr.core.result import Result, in_words
 
 _LIKELIHOODS = {"ML": (log_likelihood, ml_score), "REML": (restricted_log_likelihood, reml_score)}
 
 
-@dataclass(frozen=True, eq=False)
-class Tau2Interval:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Tau2Interval(Result):
     """Result of `tau2_interval`; every array has the shape of the input without its axis of studies.
 
     Attributes
@@ -49,6 +51,8 @@ class Tau2Interval:
     status : ndarray of int64
         A `MetaStatus`; not `MetaStatus.OK` exactly where the interval is NaN. One study says nothing about tau2.
     """
+
+    _words: ClassVar[Mapping[str, Mapping[int, str]]] = {"status": in_words(MetaStatus)}
 
     tau2_low: FloatArray
     tau2_high: FloatArray

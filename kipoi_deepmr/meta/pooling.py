@@ -1,6 +1,8 @@
 """Random-effects meta-analysis: one pooled effect per batch, with the conventions of R's metafor."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,20 +14,20 @@ from kipoi_deepmr.meta._studies import (
     MetaStatus,
     Studies,
     Weighted,
-    check_alpha,
-    check_option,
     read_studies,
     sort_studies,
     typical_variance,
 )
 from kipoi_deepmr.meta._tau2 import TAU2
+from kipoi_deepmr.mr.core.inputs import check_alpha, check_option
+from kipoi_deepmr.mr.core.result import EstimateResult, in_words
 
 METHODS = tuple(TAU2)
 TESTS = ("z", "t", "knha", "adhoc")
 
 
-@dataclass(frozen=True, eq=False)
-class MetaResult:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MetaResult(EstimateResult):
     """Result of `random_effects`; every array has the shape of the input without its axis of studies.
 
     Attributes
@@ -47,13 +49,16 @@ class MetaResult:
         Studies that are present.
     status : ndarray of int64
         A `MetaStatus`; not `MetaStatus.OK` exactly where the estimate is NaN.
+    confidence_level : float
+        Level 1 - alpha of the intervals.
+    estimator : str
+        The function that made it.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
+    _counted: ClassVar[str] = "n_studies"
+    _words: ClassVar[Mapping[str, Mapping[int, str]]] = {"status": in_words(MetaStatus)}
+
+    estimator: str = "random_effects"
     tau2: FloatArray
     tau2_se: FloatArray
     i2: FloatArray
@@ -63,7 +68,6 @@ class MetaResult:
     prediction_low: FloatArray
     prediction_high: FloatArray
     n_studies: IntArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -156,6 +160,7 @@ def random_effects(
         ci_low=blank(mean - quantile * mean_se, 1),
         ci_high=blank(mean + quantile * mean_se, 1),
         pvalue=blank(2 * np.where(student, special.stdtr(np.maximum(pairs, 1), -z), special.ndtr(-z))),
+        confidence_level=1 - alpha,
         tau2=blank(tau2, 2),
         tau2_se=blank(tau2_se, 2),
         i2=blank(i2),

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kipoi_deepmr.mr.core.inputs import BoolArray, FloatArray
+from kipoi_deepmr.mr.core.inputs import Associations, BoolArray, FloatArray
 
 # Elements of a tile that stays in the cache of a core, of the normal draws, and of the estimates held at once.
 _TILE = 2**17
@@ -18,11 +18,11 @@ _STREAM = 128
 # Elements of the arrays of a regression that stay in the cache of a core.
 _REGRESSION = 2**16
 
-Result = TypeVar("Result")
+Found = TypeVar("Found")
 
 
-def over_blocks(fit: Callable[..., Result], *arrays: FloatArray) -> Result:
-    """Return the result of `fit`, a dataclass of arrays (...) or (..., J), computed block by block of the leading axes.
+def over_blocks(fit: Callable[..., Found], *arrays: FloatArray) -> Found:
+    """Return the `Result` of `fit`, with arrays (...) or (..., J), computed block by block of the leading axes.
 
     The first array has the shape (..., J); the others have it or broadcast to it. Only the blocks of which `fit` makes
     copies are in memory beside the result.
@@ -31,7 +31,7 @@ def over_blocks(fit: Callable[..., Result], *arrays: FloatArray) -> Result:
     if math.prod(shape) <= _REGRESSION or len(shape) < 2:
         return fit(*arrays)
     padded = [array.reshape((1,) * (len(shape) - array.ndim) + array.shape) for array in arrays]
-    whole: dict[str, np.ndarray[Any, Any]] = {}
+    whole: dict[str, Any] = {}
     for where in _leading_blocks(shape[:-1], max(1, _REGRESSION // max(1, shape[-1]))):
         # What broadcasts along an axis has one element there.
         parts = [
@@ -40,10 +40,22 @@ def over_blocks(fit: Callable[..., Result], *arrays: FloatArray) -> Result:
         ]
         result = fit(*parts)
         for name, part in vars(result).items():
+            if not isinstance(part, np.ndarray):
+                whole[name] = part
+                continue
             if name not in whole:
                 whole[name] = np.empty((*shape[:-1], *part.shape[len(where) :]), part.dtype)
             whole[name][where] = part
     return type(result)(**whole)
+
+
+def over_associations(fit: Callable[[Associations, FloatArray], Found], data: Associations, psi: FloatArray) -> Found:
+    """Return the result of `fit` as `over_blocks` does, of a function of associations and psi."""
+
+    def fit_block(bx: FloatArray, bxse: FloatArray, by: FloatArray, byse: FloatArray, psi: FloatArray) -> Found:
+        return fit(Associations(bx, bxse, by, byse), psi)
+
+    return over_blocks(fit_block, data.bx, data.bxse, data.by, data.byse, psi)
 
 
 def _leading_blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, ...]]:

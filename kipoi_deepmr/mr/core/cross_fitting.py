@@ -11,6 +11,7 @@ from scipy import special
 
 from kipoi_deepmr.mr.core.groups import Groups, read_groups
 from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_option, read_array
+from kipoi_deepmr.mr.core.regression import Inference
 from kipoi_deepmr.mr.held_out import HeldOut, check_folds, check_min_f
 
 # A block whose arrays stay in the cache of a core.
@@ -187,6 +188,36 @@ def fieller(fit: CrossFit, quantile: float) -> tuple[FloatArray, FloatArray]:
 def two_sided(statistic: FloatArray, draws: int) -> FloatArray:
     """Return the two-sided p-value of Student t with one degree of freedom less than draws."""
     return np.asarray(2 * special.stdtr(max(draws - 1, 1), -np.abs(statistic)), dtype=np.float64)
+
+
+class RatioFields(Inference):
+    """What the results of the cross-fitted estimators have in common."""
+
+    n_instruments: IntArray
+    n_used: FloatArray
+    f_statistic: FloatArray
+    status: IntArray
+
+
+def ratio_fields(fit: CrossFit, se: FloatArray, draws: int, alpha: float) -> RatioFields:
+    """Return the ratio xy / xx with Fieller's interval and the p-value of no effect."""
+    status = ratio_status(fit, draws)
+    low, high = fieller(fit, student_quantile(alpha, draws))
+    p = two_sided(fit.xy.mean / np.sqrt(null_variance(fit)), draws)
+    numbers = (fit.xy.mean / fit.xx.mean, se, low, high, p)
+    slope, se, low, high, p = (np.where(status == Status.OK, values, np.nan) for values in numbers)
+    return RatioFields(
+        estimate=slope,
+        se=se,
+        ci_low=low,
+        ci_high=high,
+        pvalue=p,
+        confidence_level=1 - alpha,
+        n_instruments=fit.n_instruments,
+        n_used=fit.n_used,
+        f_statistic=np.asarray(fit.xx.mean**2 / jackknife(fit.xx.without, fit.xx.without)),
+        status=status,
+    )
 
 
 def _fit_block(x: FloatArray, y: FloatArray, fixed: FloatArray | None, choices: Choices) -> CrossFit:

@@ -88,6 +88,13 @@ def largest_exponent(values: FloatArray) -> npt.NDArray[np.int32]:
     return np.asarray(np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1])
 
 
+def invalid_unweighted(design: Design, data: Associations) -> IntArray:
+    """Return the reasons where all weights are equal: byse = 0 spoils a weight by precision, not an equal one."""
+    negative = (design.present & ((data.bxse < 0) | (data.byse < 0))).any(axis=-1)
+    exact = (design.invalid == Status.INVALID_STANDARD_ERROR) & ~negative
+    return np.asarray(np.where(exact, Status.OK, design.invalid), dtype=np.int64)
+
+
 def keep_zero_outcomes(design: Design, data: Associations) -> Design:
     """Return the design for MR-Egger: a variant with bx = 0 has no orientation and becomes the point (0, 0)."""
     unoriented = data.bx == 0

@@ -1,13 +1,15 @@
 """Regression on several exposures: from associations to a whitened design, and its least squares."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from kipoi_deepmr.mr.core.design import Design, build_design, read_correlation, whiten
 from kipoi_deepmr.mr.core.inputs import Associations, BoolArray, FloatArray, IntArray, Status, read_array
-from kipoi_deepmr.mr.core.regression import dot, fit_status, is_collinear
+from kipoi_deepmr.mr.core.regression import chi2_pvalue, dot, fit_status, is_collinear
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.core.robust import mm_fit
 
 
@@ -41,6 +43,52 @@ class SeveralFit:
         """Residual standard error; 1 where no degree of freedom is left, NaN where there is no fit."""
         spread = np.sqrt(self.rss / np.maximum(self.df, 1))
         return np.where(self.status == Status.OK, np.where(self.df > 0, spread, 1.0), np.nan)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SeveralResult(CausalResult):
+    """Direct effects of K exposures, each while the others stay: estimate to pvalue have the shape (..., K).
+
+    Attributes
+    ----------
+    n_used : ndarray of int64, shape (...)
+        Instruments with a positive weight.
+    rse : ndarray of float64, shape (...)
+        Residual standard error; 1 where no degree of freedom is left.
+    q, q_pvalue : ndarray of float64, shape (...)
+        Sum of squared residuals and its chi-squared tail; NaN where no degree of freedom is left.
+    """
+
+    _axis: ClassVar[str] = "exposure"
+
+    n_used: IntArray
+    rse: FloatArray
+    q: FloatArray
+    q_pvalue: FloatArray
+
+
+class SeveralFields(TypedDict):
+    """The fields of a `SeveralResult` that belong to a fit as a whole."""
+
+    n_instruments: IntArray
+    n_used: IntArray
+    rse: FloatArray
+    q: FloatArray
+    q_pvalue: FloatArray
+    status: IntArray
+
+
+def several_fields(design: Design, fit: SeveralFit) -> SeveralFields:
+    """Return what a result says about the fit as a whole."""
+    q = np.where(fit.df > 0, fit.rss, np.nan)
+    return SeveralFields(
+        n_instruments=design.n_instruments,
+        n_used=design.n_used,
+        rse=fit.rse,
+        q=q,
+        q_pvalue=chi2_pvalue(q, fit.df),
+        status=fit.status,
+    )
 
 
 def read_exposures(bx: npt.ArrayLike, bxse: npt.ArrayLike, by: npt.ArrayLike, byse: npt.ArrayLike) -> Exposures:

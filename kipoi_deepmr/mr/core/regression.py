@@ -1,6 +1,7 @@
 """Least squares of a whitened design, and the intervals and p-values of its coefficients."""
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from scipy import special
@@ -158,6 +159,61 @@ def pvalue(
         conservative = np.fmax(normal, 2 * special.stdtr(np.maximum(df, 1), -z / rse))
         student = np.where(_underdispersed(rse), conservative, student)
     return np.where(df > 0, student, normal)
+
+
+class Inference(TypedDict):
+    """The fields of a result that follow from an estimate and its standard error."""
+
+    estimate: FloatArray
+    se: FloatArray
+    ci_low: FloatArray
+    ci_high: FloatArray
+    pvalue: FloatArray
+    confidence_level: float
+
+
+class InterceptInference(TypedDict):
+    """The same for an intercept."""
+
+    intercept: FloatArray
+    intercept_se: FloatArray
+    intercept_ci_low: FloatArray
+    intercept_ci_high: FloatArray
+    intercept_pvalue: FloatArray
+
+
+def inference(
+    estimate: FloatArray,
+    se: FloatArray,
+    *,
+    alpha: float,
+    df: IntArray | FloatArray | None = None,
+    rse: FloatArray | None = None,
+) -> Inference:
+    """Return the interval and the p-value with what they are of; arguments as in `interval`."""
+    low, high = interval(estimate, se, alpha=alpha, df=df, rse=rse)
+    p = pvalue(estimate, se, df=df, rse=rse)
+    estimate, se, low, high, p = (np.asarray(values) for values in (estimate, se, low, high, p))
+    return Inference(estimate=estimate, se=se, ci_low=low, ci_high=high, pvalue=p, confidence_level=1 - alpha)
+
+
+def intercept_inference(
+    intercept: FloatArray,
+    se: FloatArray,
+    *,
+    alpha: float,
+    df: IntArray | FloatArray | None = None,
+    rse: FloatArray | None = None,
+) -> InterceptInference:
+    """Return the same for an intercept."""
+    found = inference(intercept, se, alpha=alpha, df=df, rse=rse)
+    return InterceptInference(
+        intercept=found["estimate"],
+        intercept_se=found["se"],
+        intercept_ci_low=found["ci_low"],
+        intercept_ci_high=found["ci_high"],
+        intercept_pvalue=found["pvalue"],
+    )
 
 
 def _robustly(design: Design, fit: Fit, columns: FloatArray) -> Fit:

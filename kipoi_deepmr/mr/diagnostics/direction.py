@@ -1,6 +1,7 @@
 """Direction by Steiger: whether the instruments explain more of the exposure or of the outcome."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,13 @@ from kipoi_deepmr.mr.core.inputs import (
     read_array,
     read_associations,
 )
+from kipoi_deepmr.mr.core.result import Result
 
 _CONVENTIONS = ("f", "p")
 
 
-@dataclass(frozen=True, eq=False)
-class Steiger:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Steiger(Result):
     """Variance explained by all instruments together, and the direction it speaks for.
 
     Attributes
@@ -52,8 +54,8 @@ class Steiger:
     status: IntArray
 
 
-@dataclass(frozen=True, eq=False)
-class SteigerFilter:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SteigerFilter(Result):
     """Steiger's test of each instrument; all arrays have shape (..., J) and are NaN (False) where it is absent.
 
     Attributes
@@ -65,6 +67,8 @@ class SteigerFilter:
     z, pvalue : ndarray of float64
         Test that it explains both equally well, z > 0 for the exposure.
     """
+
+    _axis: ClassVar[str] = "instrument"
 
     r2_exposure: FloatArray
     r2_outcome: FloatArray
@@ -190,7 +194,9 @@ def steiger_filter(
     present = _present(data)
     r2_x, r2_y = _explained(data, present, sizes, convention)
     z = _steiger_z(r2_x, r2_y, *sizes)
-    return SteigerFilter(r2_x, r2_y, r2_x > r2_y, z, np.asarray(2 * special.ndtr(-np.abs(z))))
+    return SteigerFilter(
+        r2_exposure=r2_x, r2_outcome=r2_y, keep=r2_x > r2_y, z=z, pvalue=np.asarray(2 * special.ndtr(-np.abs(z)))
+    )
 
 
 def _sample_sizes(shape: tuple[int, ...], **given: npt.ArrayLike) -> list[FloatArray]:

@@ -8,11 +8,12 @@ import numpy.typing as npt
 from kipoi_deepmr.mr.core.design import build_design
 from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_option, read_associations
 from kipoi_deepmr.mr.core.regression import chi2_pvalue, through_origin
+from kipoi_deepmr.mr.core.result import Result
 from kipoi_deepmr.mr.core.strength import excess_heterogeneity
 
 
-@dataclass(frozen=True, eq=False)
-class CochranQ:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CochranQ(Result):
     """Heterogeneity of the instruments' ratios about the IVW estimate.
 
     Attributes

@@ -2,69 +2,54 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.blocks import over_blocks
+from kipoi_deepmr.mr.core.blocks import over_associations
 from kipoi_deepmr.mr.core.design import Design, build_design, keep_zero_outcomes
 from kipoi_deepmr.mr.core.groups import Groups, read_groups
 from kipoi_deepmr.mr.core.inputs import (
     Associations,
     FloatArray,
-    IntArray,
     Status,
     check_option,
     read_associations,
     read_psi,
 )
+from kipoi_deepmr.mr.core.options import check_options, is_random
 from kipoi_deepmr.mr.core.regression import (
     Fit,
     fit_status,
-    interval,
+    inference,
+    intercept_inference,
     is_collinear,
-    pvalue,
     through_origin,
     with_intercept,
 )
-from kipoi_deepmr.mr.estimators.ivw import check_options, is_random
+from kipoi_deepmr.mr.core.result import InterceptResult
 
 
-@dataclass(frozen=True, eq=False)
-class LeaveOneOut:
-    """Estimates of `leave_one_out`, one for each instrument or group that is left out (G of them; J without groups).
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LeaveOneOut(InterceptResult):
+    """What `ivw` or `egger` says without each instrument or group (G of them; J without groups).
+
+    All arrays have shape (..., G), n_instruments counts those that are left, and the intercept is NaN for IVW.
 
     Attributes
     ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (..., G)
-        What `ivw` or `egger` says about the other instruments.
-    intercept, intercept_se, intercept_ci_low, intercept_ci_high, intercept_pvalue : ndarray of float64, shape (..., G)
-        The intercept of MR-Egger; NaN for IVW.
     rse : ndarray of float64, shape (..., G)
         Residual standard error of the others.
-    n_instruments : ndarray of int64, shape (..., G)
-        Instruments that are left.
     left_out : ndarray, shape (G,)
         The index or the label of what is left out.
-    status : ndarray of int64, shape (..., G)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    intercept: FloatArray
-    intercept_se: FloatArray
-    intercept_ci_low: FloatArray
-    intercept_ci_high: FloatArray
-    intercept_pvalue: FloatArray
+    _axis: ClassVar[str] = "left_out"
+
+    estimator: str = "leave_one_out"
     rse: FloatArray
-    n_instruments: IntArray
     left_out: npt.NDArray[Any]
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -129,15 +114,12 @@ def leave_one_out(
         distribution=distribution,
         alpha=alpha,
     )
-    result = over_blocks(fit, data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
+    result = over_associations(fit, data, read_psi(psi, data.shape))
     return replace(result, left_out=parts.labels)
 
 
 def _leave_one_out(
-    bx: FloatArray,
-    bxse: FloatArray,
-    by: FloatArray,
-    byse: FloatArray,
+    data: Associations,
     psi: FloatArray,
     *,
     parts: Groups,
@@ -148,7 +130,6 @@ def _leave_one_out(
     alpha: float,
 ) -> LeaveOneOut:
     """Return the result of a block of fits; what has no axis of fits, the labels, is left empty."""
-    data = Associations(bx, bxse, by, byse)
     design = build_design(data, weights=weights, psi=psi, penalized=False)
     if estimator == "egger":
         fit = _egger_fits(keep_zero_outcomes(design, data), parts)
@@ -160,20 +141,9 @@ def _leave_one_out(
     scale = np.where(random, np.maximum(fit.rse, 1), 1.0)
     t_df = left - (2 if estimator == "egger" else 1) if distribution == "t-dist" else None
     rse = fit.rse if estimator == "egger" and model != "fixed" else None
-    se, intercept_se = fit.slope_se * scale, fit.intercept_se * scale
-    ci_low, ci_high = interval(fit.slope, se, alpha=alpha, df=t_df, rse=rse)
-    intercept_ci_low, intercept_ci_high = interval(fit.intercept, intercept_se, alpha=alpha, df=t_df, rse=rse)
     return LeaveOneOut(
-        estimate=fit.slope,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(fit.slope, se, df=t_df, rse=rse)),
-        intercept=fit.intercept,
-        intercept_se=intercept_se,
-        intercept_ci_low=np.asarray(intercept_ci_low),
-        intercept_ci_high=np.asarray(intercept_ci_high),
-        intercept_pvalue=np.asarray(pvalue(fit.intercept, intercept_se, df=t_df, rse=rse)),
+        **inference(fit.slope, fit.slope_se * scale, alpha=alpha, df=t_df, rse=rse),
+        **intercept_inference(fit.intercept, fit.intercept_se * scale, alpha=alpha, df=t_df, rse=rse),
         rse=fit.rse,
         n_instruments=left,
         left_out=np.empty(fit.slope.shape[:-1]),

@@ -12,14 +12,15 @@ from kipoi_deepmr.mr.core.design import build_two_error_design
 from kipoi_deepmr.mr.core.groups import read_groups
 from kipoi_deepmr.mr.core.inputs import BoolArray, FloatArray, IntArray, Status, check_alpha, read_associations
 from kipoi_deepmr.mr.core.regression import dot, fit_status, pvalue
+from kipoi_deepmr.mr.core.result import Result
 
 _FEWEST = 4
 # Simulated effects held at a time: 16 MB for each array.
 _BLOCK = 2_000_000
 
 
-@dataclass(frozen=True, eq=False)
-class Presso:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Presso(Result):
     """Results of `presso`, one for each leading index of the input.
 
     Attributes

@@ -1,12 +1,14 @@
 """Rucker's choice between the IVW and the MR-Egger model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kipoi_deepmr.mr.core.blocks import over_blocks
+from kipoi_deepmr.mr.core.blocks import over_associations
 from kipoi_deepmr.mr.core.design import Design, build_design
 from kipoi_deepmr.mr.core.inputs import (
     Associations,
@@ -14,12 +16,13 @@ from kipoi_deepmr.mr.core.inputs import (
     FloatArray,
     IntArray,
     Status,
-    check_alpha,
     check_option,
     read_associations,
     read_psi,
 )
+from kipoi_deepmr.mr.core.options import check_inference
 from kipoi_deepmr.mr.core.regression import Fit, chi2_pvalue, dot, interval, pvalue, through_origin, with_intercept
+from kipoi_deepmr.mr.core.result import CausalResult, Result
 
 RUCKER_MODELS = ("ivw_fixed", "ivw_random", "egger_fixed", "egger_random")
 # An influential instrument has a Cook's distance above this over the number of instruments.
@@ -27,8 +30,8 @@ _INFLUENTIAL = 4
 _FEWEST_LEFT = 3
 
 
-@dataclass(frozen=True, eq=False)
-class RuckerQ:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RuckerQ(Result):
     """Heterogeneity about the IVW line (Q), about the MR-Egger line (Q'), and the gain of the intercept (Q - Q').
 
     Attributes
@@ -90,21 +93,19 @@ def rucker_q(
     check_option("weights", weights, ("simple", "delta"))
     data = read_associations(bx, bxse, by, byse)
 
-    def compare(bx: FloatArray, bxse: FloatArray, by: FloatArray, byse: FloatArray, psi: FloatArray) -> RuckerQ:
-        design = build_design(Associations(bx, bxse, by, byse), weights=weights, psi=psi, penalized=False)
+    def compare(data: Associations, psi: FloatArray) -> RuckerQ:
+        design = build_design(data, weights=weights, psi=psi, penalized=False)
         return _compare(through_origin(design), with_intercept(design))
 
-    return over_blocks(compare, data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
+    return over_associations(compare, data, read_psi(psi, data.shape))
 
 
-@dataclass(frozen=True, eq=False)
-class RuckerModel:
-    """The model that Rucker's framework chooses, with the others beside it.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RuckerModel(CausalResult):
+    """Estimates under the model that Rucker's framework chooses, with the others beside it.
 
     Attributes
     ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Causal effect under the chosen model.
     model : ndarray of int64, shape (...)
         Index into `RUCKER_MODELS`: IVW with fixed, IVW with random, MR-Egger with fixed, MR-Egger with random effects;
         -1 where there is no answer.
@@ -119,18 +120,15 @@ class RuckerModel:
     cooks_distance : ndarray of float64, shape (..., J)
         Influence of each instrument on the chosen line; NaN where absent or removed.
     removed : ndarray of bool, shape (..., J)
-        Instruments that were removed for their influence.
-    n_instruments : ndarray of int64, shape (...)
-        Instruments that are present and not removed.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
+        Instruments that were removed for their influence and no longer count as instruments.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
+    _words: ClassVar[Mapping[str, Mapping[int, str]]] = {
+        **Result._words,
+        "model": dict(enumerate(RUCKER_MODELS)) | {-1: "none"},
+    }
+
+    estimator: str = "rucker"
     model: IntArray
     estimates: FloatArray
     standard_errors: FloatArray
@@ -141,8 +139,6 @@ class RuckerModel:
     heterogeneity: RuckerQ
     cooks_distance: FloatArray
     removed: BoolArray
-    n_instruments: IntArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -199,9 +195,8 @@ def rucker(
     Rucker et al. (2011), Biostatistics 12:122; Bowden et al. (2018), International Journal of Epidemiology 47:1264.
     """
     check_option("weights", weights, ("simple", "delta"))
-    check_option("distribution", distribution, ("normal", "t-dist"))
     check_option("remove_influential", remove_influential, (True, False))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold!r} must be a significance level between 0 and 1")
     data = read_associations(bx, bxse, by, byse)
@@ -239,6 +234,7 @@ def rucker(
         ci_low=pick(low),
         ci_high=pick(high),
         pvalue=pick(p),
+        confidence_level=1 - alpha,
         model=chosen,
         estimates=estimates,
         standard_errors=errors,

@@ -8,48 +8,32 @@ import numpy.typing as npt
 from kipoi_deepmr.mr.core.design import Design, build_design, keep_zero_outcomes
 from kipoi_deepmr.mr.core.groups import Groups, read_groups
 from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_option, read_associations
-from kipoi_deepmr.mr.core.regression import Fit, dot, interval, pvalue, through_origin, with_intercept
-from kipoi_deepmr.mr.estimators.ivw import check_options
+from kipoi_deepmr.mr.core.options import check_options
+from kipoi_deepmr.mr.core.regression import Fit, dot, inference, intercept_inference, through_origin, with_intercept
+from kipoi_deepmr.mr.core.result import InterceptResult
 
 _CORRECTIONS = ("CR1", "CR2")
 # Leverage that rounding cannot tell from 1: without the group nothing would be left to estimate with.
 _FULL_LEVERAGE = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class ClusteredResult:
-    """Estimates of `clustered_ivw` and `clustered_egger`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ClusteredResult(InterceptResult):
+    """Estimates of `clustered_ivw` and `clustered_egger`: those of `ivw` and `egger` with cluster-robust standard errors.
+
+    The intercept has its own degrees of freedom and is NaN for IVW. The status is TOO_FEW_INSTRUMENTS also where there are
+    fewer than two groups (MR-Egger: three), or where without one of them nothing would be left to estimate with.
 
     Attributes
     ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit), the one of `ivw` or `egger`; its cluster-robust standard
-        error, interval and p-value.
     df : ndarray of float64, shape (...)
         Degrees of freedom of Student's t: n_groups - 1 with "CR1", Satterthwaite's with "CR2".
-    n_instruments, n_groups : ndarray of int64, shape (...)
-        Variants that are present, and groups with at least one variant of positive weight.
-    intercept, intercept_se, intercept_ci_low, intercept_ci_high, intercept_pvalue : ndarray of float64, shape (...)
-        Intercept of MR-Egger with its own degrees of freedom; NaN for IVW.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN. TOO_FEW_INSTRUMENTS also where there are fewer
-        than two groups (MR-Egger: three), or where without one of them nothing would be left to estimate with.
+    n_groups : ndarray of int64, shape (...)
+        Groups with at least one variant of positive weight.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
     df: FloatArray
-    n_instruments: IntArray
     n_groups: IntArray
-    intercept: FloatArray
-    intercept_se: FloatArray
-    intercept_ci_low: FloatArray
-    intercept_ci_high: FloatArray
-    intercept_pvalue: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -211,34 +195,26 @@ def _result(
     few &= fit.status == Status.OK
     status = np.asarray(np.where(few, Status.TOO_FEW_INSTRUMENTS, fit.status), dtype=np.int64)
     ok = status == Status.OK
-    t_dist = distribution == "t-dist"
     root = np.einsum("...ik,...k,...jk->...ij", vectors, 1 / np.sqrt(values), vectors)
 
-    def inference(estimate: FloatArray, contrast: FloatArray) -> tuple[FloatArray, ...]:
+    def found(estimate: FloatArray, contrast: FloatArray) -> tuple[FloatArray, ...]:
         if correction == "CR1":
             variance, df = _cr1(parts, basis, fit.residual, contrast, design.n_used, n_groups)
         else:
             variance, df = _cr2(parts, basis, fit.residual, np.einsum("...gkl,...l->...gk", root, contrast), together)
         estimate, se, df = (np.where(ok, values, np.nan) for values in (estimate, np.sqrt(variance), df))
-        low, high = interval(estimate, se, alpha=alpha, df=df if t_dist else None)
-        return estimate, se, low, high, pvalue(estimate, se, df=df if t_dist else None), df
+        return estimate, se, df
 
-    estimate, se, ci_low, ci_high, p, df = inference(fit.slope, slope)
-    line = (np.full(status.shape, np.nan),) * 6 if intercept is None else inference(fit.intercept, intercept)
+    estimate, se, df = found(fit.slope, slope)
+    line = (np.full(status.shape, np.nan),) * 3 if intercept is None else found(fit.intercept, intercept)
+    t_df, line_df = (df, line[2]) if distribution == "t-dist" else (None, None)
     return ClusteredResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(p),
+        estimator="clustered_ivw" if intercept is None else "clustered_egger",
+        **inference(estimate, se, alpha=alpha, df=t_df),
+        **intercept_inference(*line[:2], alpha=alpha, df=line_df),
         df=df,
         n_instruments=design.n_instruments,
         n_groups=np.asarray(n_groups, dtype=np.int64),
-        intercept=line[0],
-        intercept_se=line[1],
-        intercept_ci_low=np.asarray(line[2]),
-        intercept_ci_high=np.asarray(line[3]),
-        intercept_pvalue=np.asarray(line[4]),
         status=status,
     )
 

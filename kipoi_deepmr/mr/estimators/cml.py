@@ -21,24 +21,19 @@ from kipoi_deepmr.mr.core.inputs import (
     read_associations,
     read_psi,
 )
-from kipoi_deepmr.mr.core.regression import fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.regression import fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.core.score import ScoreRows
 
 _SEARCHES = {"coordinate": coordinate_paths, "global": global_paths}
 
 
-@dataclass(frozen=True, eq=False)
-class CMLResult:
-    """Estimates of `cml`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CMLResult(CausalResult):
+    """Estimates of `cml`; intervals and p-values from the normal distribution.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value, from the normal distribution.
-    n_instruments : ndarray of int64, shape (...)
-        Variants that are present.
     n_invalid : ndarray of int64, shape (...)
         Number of invalid variants with the lowest BIC.
     invalid : ndarray of bool, shape (..., J)
@@ -46,22 +41,14 @@ class CMLResult:
     estimates, standard_errors, negative_log_likelihood : ndarray of float64, shape (..., K)
         Estimates with 0, 1, ... invalid variants; with perturbation the means over the draws, and for the standard
         errors the standard deviations. NaN beyond n_instruments - 2 invalid variants.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "cml"
     n_invalid: IntArray
     invalid: BoolArray
     estimates: FloatArray
     standard_errors: FloatArray
     negative_log_likelihood: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -161,14 +148,9 @@ def cml(
     estimate, se = _combine(slope, size, loss, n, model_averaging)
     estimate, se = estimate.reshape(batch), se.reshape(batch)
     status = fit_status(design.invalid, design.n_used, 1, nothing, estimate)
-    ci_low, ci_high = interval(estimate, se, alpha=alpha)
     slope, size, loss = paths.reshape(3, *batch, most + 1)
     return CMLResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se)),
+        **inference(estimate, se, alpha=alpha),
         n_instruments=design.n_instruments,
         n_invalid=chosen.reshape(batch),
         invalid=mask.reshape(data.shape),

@@ -11,30 +11,25 @@ from kipoi_deepmr.mr.core.blocks import row_blocks
 from kipoi_deepmr.mr.core.design import build_design
 from kipoi_deepmr.mr.core.inputs import BoolArray, FloatArray, IntArray, Status, check_alpha, read_associations
 from kipoi_deepmr.mr.core.regression import fit_status
+from kipoi_deepmr.mr.core.result import CausalResult
 
 # Intervals whose peaks are compared without rounding, and the rounds in which their sets of variants settle.
 _PEAKS, _SETTLE = 8, 20
 
 
-@dataclass(frozen=True, eq=False)
-class ContaminationMixtureResult:
-    """Estimates of `contamination_mixture`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ContaminationMixtureResult(CausalResult):
+    """Estimates of `contamination_mixture`, at the highest profile likelihood.
+
+    The standard error comes from the curvature there, times the over-dispersion; it is NaN where no variant is valid. The
+    likelihood may have several peaks: the confidence set says more. ci_low and ci_high are the ends of the smallest
+    interval that holds the whole set, infinite where the data exclude no effect. The p-value comes from the likelihood
+    ratio against no effect over `over_dispersion` squared; it is below alpha exactly where 0 is outside of the set.
 
     Attributes
     ----------
-    estimate : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit), at the highest profile likelihood.
-    se : ndarray of float64, shape (...)
-        From the curvature there, times the over-dispersion; NaN where no variant is valid. The likelihood may have
-        several peaks: the confidence set says more.
-    ci_low, ci_high : ndarray of float64, shape (...)
-        Ends of the smallest interval that holds the whole confidence set at level 1 - alpha; infinite where the data
-        exclude no effect.
-    pvalue : ndarray of float64, shape (...)
-        From the likelihood ratio against no effect over `over_dispersion` squared; below alpha exactly where 0 is
-        outside of the confidence set.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them that have a ratio.
+    n_used : ndarray of int64, shape (...)
+        Instruments that have a ratio.
     n_intervals : ndarray of int64, shape (...)
         Number of intervals of the confidence set.
     intervals : ndarray of float64, shape (..., K, 2)
@@ -45,23 +40,15 @@ class ContaminationMixtureResult:
         max(1, residual standard error of the valid ratios).
     valid : ndarray of bool, shape (..., J)
         Variants that are likelier valid than invalid at the estimate.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "contamination_mixture"
     n_used: IntArray
     n_intervals: IntArray
     intervals: FloatArray
     invalid_sd: FloatArray
     over_dispersion: FloatArray
     valid: BoolArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -151,6 +138,7 @@ def contamination_mixture(
         ci_low=ci_low,
         ci_high=ci_high,
         pvalue=p,
+        confidence_level=1 - alpha,
         n_instruments=design.n_instruments,
         n_used=n_used,
         n_intervals=counts.reshape(batch),

@@ -5,56 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.cross_fitting import (
-    cross_fit,
-    fieller,
-    jackknife,
-    null_variance,
-    ratio_status,
-    read_choices,
-    read_draws,
-    student_quantile,
-    two_sided,
-)
-from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_alpha
+from kipoi_deepmr.mr.core.cross_fitting import cross_fit, jackknife, ratio_fields, read_choices, read_draws
+from kipoi_deepmr.mr.core.inputs import FloatArray, Status, check_alpha
+from kipoi_deepmr.mr.core.regression import intercept_inference
+from kipoi_deepmr.mr.core.result import InterceptResult
 
 
-@dataclass(frozen=True, eq=False)
-class CrossFittedEggerResult:
-    """Estimates of `cross_fitted_egger`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CrossFittedEggerResult(InterceptResult):
+    """Estimates of `cross_fitted_egger`: the causal effect is the slope of the mean network, as in `CrossFittedIVWResult`.
+
+    The intercept's interval and p-value are Student t with N - 1 degrees of freedom.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Slope: the causal effect (outcome units per exposure unit) of the mean network, and its jackknife standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        As in `CrossFittedIVWResult`.
-    intercept, intercept_se, intercept_ci_low, intercept_ci_high, intercept_pvalue : ndarray of float64, shape (...)
-        Intercept, in outcome units: the mean directional pleiotropic effect; Student t with N - 1 degrees of freedom.
-    n_instruments : ndarray of int64, shape (...)
-        Variants that are present.
     n_used : ndarray of float64, shape (...)
         Variants with a positive weight, a mean over the pairs of folds.
     f_statistic : ndarray of float64, shape (...)
         Strength of the spread of the oriented exposure effects: (denominator / its jackknife standard error)^2.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    intercept: FloatArray
-    intercept_se: FloatArray
-    intercept_ci_low: FloatArray
-    intercept_ci_high: FloatArray
-    intercept_pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "cross_fitted_egger"
     n_used: FloatArray
     f_statistic: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -126,32 +99,14 @@ def cross_fitted_egger(
     x, y = read_draws(bx_draws, by_draws)
     fit = cross_fit(x, y, read_choices(x.shape, weights, min_f, folds, model, groups, oriented=True))
     draws = x.shape[-2]
-    status = ratio_status(fit, draws)
-    quantile = student_quantile(alpha, draws)
     slope = fit.xy.mean / fit.xx.mean
     # The slope without a draw, to first order.
     change = (fit.xy.without - slope[..., None] * fit.xx.without) / fit.xx.mean[..., None]
-    low, high = fieller(fit, quantile)
-    intercept = fit.intercept_y.mean - slope * fit.intercept_x.mean
+    se = np.sqrt(jackknife(change, change) + fit.pleiotropy / fit.xx.mean**2)
+    found = ratio_fields(fit, se, draws, alpha)
     without = fit.intercept_y.without - (slope[..., None] + change) * fit.intercept_x.without
-    intercept_se = np.sqrt(jackknife(without, without) + fit.intercept_pleiotropy)
-
-    def blank(values: FloatArray) -> FloatArray:
-        return np.where(status == Status.OK, values, np.nan)
-
-    return CrossFittedEggerResult(
-        estimate=blank(slope),
-        se=blank(np.sqrt(jackknife(change, change) + fit.pleiotropy / fit.xx.mean**2)),
-        ci_low=blank(low),
-        ci_high=blank(high),
-        pvalue=blank(two_sided(fit.xy.mean / np.sqrt(null_variance(fit)), draws)),
-        intercept=blank(intercept),
-        intercept_se=blank(intercept_se),
-        intercept_ci_low=blank(intercept - quantile * intercept_se),
-        intercept_ci_high=blank(intercept + quantile * intercept_se),
-        intercept_pvalue=blank(two_sided(intercept / intercept_se, draws)),
-        n_instruments=fit.n_instruments,
-        n_used=fit.n_used,
-        f_statistic=np.asarray(fit.xx.mean**2 / jackknife(fit.xx.without, fit.xx.without)),
-        status=status,
-    )
+    level = fit.intercept_y.mean - slope * fit.intercept_x.mean
+    level_se = np.sqrt(jackknife(without, without) + fit.intercept_pleiotropy)
+    level, level_se = (np.where(found["status"] == Status.OK, values, np.nan) for values in (level, level_se))
+    df = np.asarray(max(draws - 1, 1), dtype=np.int64)
+    return CrossFittedEggerResult(**found, **intercept_inference(level, level_se, alpha=alpha, df=df))

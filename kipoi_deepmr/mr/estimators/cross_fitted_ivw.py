@@ -5,51 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.cross_fitting import (
-    cross_fit,
-    fieller,
-    jackknife,
-    null_variance,
-    ratio_status,
-    read_choices,
-    read_draws,
-    student_quantile,
-    two_sided,
-)
-from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_alpha
+from kipoi_deepmr.mr.core.cross_fitting import cross_fit, jackknife, ratio_fields, read_choices, read_draws
+from kipoi_deepmr.mr.core.inputs import FloatArray, check_alpha
+from kipoi_deepmr.mr.core.result import CausalResult
 
 
-@dataclass(frozen=True, eq=False)
-class CrossFittedIVWResult:
-    """Estimates of `cross_fitted_ivw`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CrossFittedIVWResult(CausalResult):
+    """Estimates of `cross_fitted_ivw`: of the mean network, with jackknife standard errors.
+
+    Fieller's interval and the p-value of no effect are both Student t with N - 1 degrees of freedom: the interval excludes
+    zero exactly where the p-value is below alpha. With an alpha below 0.05 the interval may be unbounded.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) of the mean network, and its jackknife standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Fieller's interval at level 1 - alpha, and the two-sided p-value of no effect, both Student t with N - 1
-        degrees of freedom: the interval excludes zero exactly where the p-value is below alpha. With an alpha below
-        0.05 the interval may be unbounded.
-    n_instruments : ndarray of int64, shape (...)
-        Variants that are present.
     n_used : ndarray of float64, shape (...)
         Variants with a positive weight, a mean over the pairs of folds.
     f_statistic : ndarray of float64, shape (...)
         Strength of all instruments together: (denominator / its jackknife standard error)^2.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "cross_fitted_ivw"
     n_used: FloatArray
     f_statistic: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -143,23 +121,7 @@ def cross_fitted_ivw(
     check_alpha(alpha)
     x, y = read_draws(bx_draws, by_draws)
     fit = cross_fit(x, y, read_choices(x.shape, weights, min_f, folds, model, groups, oriented=False))
-    draws = x.shape[-2]
-    status = ratio_status(fit, draws)
     slope = fit.xy.mean / fit.xx.mean
     residual = fit.xy.without - slope[..., None] * fit.xx.without
-    low, high = fieller(fit, student_quantile(alpha, draws))
-
-    def blank(values: FloatArray) -> FloatArray:
-        return np.where(status == Status.OK, values, np.nan)
-
-    return CrossFittedIVWResult(
-        estimate=blank(slope),
-        se=blank(np.sqrt(jackknife(residual, residual) + fit.pleiotropy) / fit.xx.mean),
-        ci_low=blank(low),
-        ci_high=blank(high),
-        pvalue=blank(two_sided(fit.xy.mean / np.sqrt(null_variance(fit)), draws)),
-        n_instruments=fit.n_instruments,
-        n_used=fit.n_used,
-        f_statistic=np.asarray(fit.xx.mean**2 / jackknife(fit.xx.without, fit.xx.without)),
-        status=status,
-    )
+    se = np.sqrt(jackknife(residual, residual) + fit.pleiotropy) / fit.xx.mean
+    return CrossFittedIVWResult(**ratio_fields(fit, se, x.shape[-2], alpha))

@@ -8,45 +8,31 @@ import numpy.typing as npt
 from kipoi_deepmr.mr.core.design import Design, build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr.core.inputs import (
     FloatArray,
-    IntArray,
     Status,
     check_alpha,
     check_option,
     read_associations,
 )
-from kipoi_deepmr.mr.core.regression import dot, fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.regression import dot, fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.diagnostics import mean_f_statistic
 
 
-@dataclass(frozen=True, eq=False)
-class DebiasedIVWResult:
-    """Estimates of `debiased_ivw`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class DebiasedIVWResult(CausalResult):
+    """Estimates of `debiased_ivw`.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value.
-    n_instruments : ndarray of int64, shape (...)
-        Variants that are present.
     tau2 : ndarray of float64, shape (...)
         Variance of the pleiotropic effects, in squared outcome units; 0 without over-dispersion.
     condition : ndarray of float64, shape (...)
         (mean F - 1) sqrt(n_instruments): the normal approximation needs it to be large, say above 20.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "debiased_ivw"
     tau2: FloatArray
     condition: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -104,15 +90,9 @@ def debiased_ivw(
     status = fit_status(design.invalid, design.n_used, 1, nothing, estimate + se)
     answered = status == Status.OK
     estimate, se = np.where(answered, estimate, np.nan), np.where(answered, se, np.nan)
-    estimate, se = estimate / unit, se / unit
-    ci_low, ci_high = interval(estimate, se, alpha=alpha)
     mean_f = mean_f_statistic(data.bx, data.bxse, where=design.used)
     return DebiasedIVWResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se)),
+        **inference(estimate / unit, se / unit, alpha=alpha),
         n_instruments=design.n_instruments,
         tau2=np.where(answered, tau2, np.nan),
         condition=np.asarray((mean_f - 1) * np.sqrt(design.n_used), dtype=np.float64),

@@ -6,26 +6,30 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.blocks import over_blocks
+from kipoi_deepmr.mr.core.blocks import over_associations
 from kipoi_deepmr.mr.core.design import build_design, correlate, keep_zero_outcomes, penalize_residuals
 from kipoi_deepmr.mr.core.inputs import Associations, FloatArray, IntArray, Status, read_associations, read_psi
-from kipoi_deepmr.mr.core.regression import chi2_pvalue, dot, interval, pvalue, robust_with_intercept, with_intercept
+from kipoi_deepmr.mr.core.options import RegressionOptions, check_options, ignore_with_correlation
+from kipoi_deepmr.mr.core.regression import (
+    chi2_pvalue,
+    dot,
+    inference,
+    intercept_inference,
+    robust_with_intercept,
+    with_intercept,
+)
+from kipoi_deepmr.mr.core.result import InterceptResult
 from kipoi_deepmr.mr.core.strength import i2_gx
-from kipoi_deepmr.mr.estimators.ivw import check_options, ignore_with_correlation
 
 
-@dataclass(frozen=True, eq=False)
-class EggerResult:
-    """Estimates of `egger`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class EggerResult(InterceptResult):
+    """Estimates of `egger`: the causal effect is the slope.
 
     Attributes
     ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Slope: the causal effect (outcome units per exposure unit), its standard error, interval and p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them with a positive weight.
-    intercept, intercept_se, intercept_ci_low, intercept_ci_high, intercept_pvalue : ndarray of float64, shape (...)
-        Intercept: the mean directional pleiotropic effect, in outcome units; its p-value is the Egger test.
+    n_used : ndarray of int64, shape (...)
+        Instruments with a positive weight.
     rse : ndarray of float64, shape (...)
         Residual standard error with n_used - 2 degrees of freedom.
     q, q_pvalue : ndarray of float64, shape (...)
@@ -33,27 +37,14 @@ class EggerResult:
         penalized.
     i2_gx : ndarray of float64, shape (...)
         Weighted I2_GX, a fraction in [0, 1]; NaN with a correlation matrix.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "egger"
     n_used: IntArray
-    intercept: FloatArray
-    intercept_se: FloatArray
-    intercept_ci_low: FloatArray
-    intercept_ci_high: FloatArray
-    intercept_pvalue: FloatArray
     rse: FloatArray
     q: FloatArray
     q_pvalue: FloatArray
     i2_gx: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -124,66 +115,31 @@ def egger(
     if correlation is not None:
         robust, penalized, weights = ignore_with_correlation(robust, penalized, weights)
     data = read_associations(bx, bxse, by, byse)
-    fit = partial(
-        _egger,
-        model=model,
-        robust=robust,
-        penalized=penalized,
-        weights=weights,
-        correlation=correlation,
-        distribution=distribution,
-        alpha=alpha,
-    )
-    arrays = (data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
-    return fit(*arrays) if correlation is not None else over_blocks(fit, *arrays)
+    options = RegressionOptions(model, robust, penalized, weights, correlation, distribution, alpha)
+    fit, shared = partial(_egger, options=options), read_psi(psi, data.shape)
+    return fit(data, shared) if correlation is not None else over_associations(fit, data, shared)
 
 
-def _egger(
-    bx: FloatArray,
-    bxse: FloatArray,
-    by: FloatArray,
-    byse: FloatArray,
-    psi: FloatArray,
-    *,
-    model: str,
-    robust: bool,
-    penalized: bool,
-    weights: str,
-    correlation: npt.ArrayLike | None,
-    distribution: str,
-    alpha: float,
-) -> EggerResult:
-    data = Associations(bx, bxse, by, byse)
-    design = keep_zero_outcomes(build_design(data, weights=weights, psi=psi, penalized=False), data)
-    if correlation is not None:
-        design = correlate(design, data, correlation, orient=True)
+def _egger(data: Associations, psi: FloatArray, *, options: RegressionOptions) -> EggerResult:
+    design = keep_zero_outcomes(build_design(data, weights=options.weights, psi=psi, penalized=False), data)
+    if options.correlation is not None:
+        design = correlate(design, data, options.correlation, orient=True)
         dilution = np.full(data.shape[:-1], np.nan)
     else:
         dilution = i2_gx(data.bx, data.bxse, data.byse, where=design.present)
-    if penalized:
-        design = penalize_residuals(design, with_intercept(design).residual, weights)
-    fit = robust_with_intercept(design) if robust else with_intercept(design)
+    if options.penalized:
+        design = penalize_residuals(design, with_intercept(design).residual, options.weights)
+    fit = robust_with_intercept(design) if options.robust else with_intercept(design)
 
-    scale = np.ones(fit.rse.shape) if model == "fixed" else np.maximum(fit.rse, 1)
-    se, intercept_se = fit.slope_se * scale, fit.intercept_se * scale
-    t_df = design.n_instruments - 2 if distribution == "t-dist" else None
-    rse = None if model == "fixed" else fit.rse
-    ci_low, ci_high = interval(fit.slope, se, alpha=alpha, df=t_df, rse=rse)
-    intercept_ci_low, intercept_ci_high = interval(fit.intercept, intercept_se, alpha=alpha, df=t_df, rse=rse)
-    q = np.where((fit.status == Status.OK) & (not penalized), dot(fit.residual, fit.residual), np.nan)
+    fixed = options.model == "fixed"
+    scale, rse = (np.ones(fit.rse.shape), None) if fixed else (np.maximum(fit.rse, 1), fit.rse)
+    df = options.degrees_of_freedom(design.n_instruments, 2)
+    q = np.where((fit.status == Status.OK) & (not options.penalized), dot(fit.residual, fit.residual), np.nan)
     return EggerResult(
-        estimate=fit.slope,
-        se=np.asarray(se),
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(fit.slope, se, df=t_df, rse=rse)),
+        **inference(fit.slope, fit.slope_se * scale, alpha=options.alpha, df=df, rse=rse),
+        **intercept_inference(fit.intercept, fit.intercept_se * scale, alpha=options.alpha, df=df, rse=rse),
         n_instruments=design.n_instruments,
         n_used=design.n_used,
-        intercept=fit.intercept,
-        intercept_se=np.asarray(intercept_se),
-        intercept_ci_low=np.asarray(intercept_ci_low),
-        intercept_ci_high=np.asarray(intercept_ci_high),
-        intercept_pvalue=np.asarray(pvalue(fit.intercept, intercept_se, df=t_df, rse=rse)),
         rse=fit.rse,
         q=q,
         q_pvalue=chi2_pvalue(q, fit.df),

@@ -1,50 +1,28 @@
 """Inverse-variance weighted Mendelian randomization."""
 
-import warnings
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.blocks import over_blocks
+from kipoi_deepmr.mr.core.blocks import over_associations
 from kipoi_deepmr.mr.core.design import Design, build_design, correlate, read_correlation, whiten
-from kipoi_deepmr.mr.core.inputs import (
-    Associations,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Status,
-    check_alpha,
-    check_option,
-    read_associations,
-    read_psi,
-)
-from kipoi_deepmr.mr.core.regression import (
-    chi2_pvalue,
-    dot,
-    interval,
-    pvalue,
-    robust_through_origin,
-    through_origin,
-)
+from kipoi_deepmr.mr.core.inputs import Associations, FloatArray, IntArray, Status, read_associations, read_psi
+from kipoi_deepmr.mr.core.options import RegressionOptions, check_options, ignore_with_correlation, is_random
+from kipoi_deepmr.mr.core.regression import chi2_pvalue, dot, inference, robust_through_origin, through_origin
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.core.strength import mean_f_statistic
 
-_FIXED_BELOW = 4
 
-
-@dataclass(frozen=True, eq=False)
-class IVWResult:
-    """Estimates of `ivw`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class IVWResult(CausalResult):
+    """Estimates of `ivw`.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them with a positive weight.
+    n_used : ndarray of int64, shape (...)
+        Instruments with a positive weight.
     rse : ndarray of float64, shape (...)
         Residual standard error; 1 with a single instrument.
     q, q_pvalue : ndarray of float64, shape (...)
@@ -52,22 +30,14 @@ class IVWResult:
         a single instrument.
     f_statistic : ndarray of float64, shape (...)
         Mean of (bx / bxse)^2; with a correlation matrix R it is z' R^-1 z / J with z = bx / bxse.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "ivw"
     n_used: IntArray
     rse: FloatArray
     q: FloatArray
     q_pvalue: FloatArray
     f_statistic: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -140,55 +110,26 @@ def ivw(
     if correlation is not None:
         robust, penalized, weights = ignore_with_correlation(robust, penalized, weights)
     data = read_associations(bx, bxse, by, byse)
-    fit = partial(
-        _ivw,
-        model=model,
-        robust=robust,
-        penalized=penalized,
-        weights=weights,
-        correlation=correlation,
-        distribution=distribution,
-        alpha=alpha,
-    )
-    arrays = (data.bx, data.bxse, data.by, data.byse, read_psi(psi, data.shape))
-    return fit(*arrays) if correlation is not None else over_blocks(fit, *arrays)
+    options = RegressionOptions(model, robust, penalized, weights, correlation, distribution, alpha)
+    fit, shared = partial(_ivw, options=options), read_psi(psi, data.shape)
+    return fit(data, shared) if correlation is not None else over_associations(fit, data, shared)
 
 
-def _ivw(
-    bx: FloatArray,
-    bxse: FloatArray,
-    by: FloatArray,
-    byse: FloatArray,
-    psi: FloatArray,
-    *,
-    model: str,
-    robust: bool,
-    penalized: bool,
-    weights: str,
-    correlation: npt.ArrayLike | None,
-    distribution: str,
-    alpha: float,
-) -> IVWResult:
-    data = Associations(bx, bxse, by, byse)
-    design = build_design(data, weights=weights, psi=psi, penalized=penalized)
+def _ivw(data: Associations, psi: FloatArray, *, options: RegressionOptions) -> IVWResult:
+    correlation = options.correlation
+    design = build_design(data, weights=options.weights, psi=psi, penalized=options.penalized)
     if correlation is None:
         f_statistic = mean_f_statistic(data.bx, data.bxse, where=design.present)
     else:
         f_statistic = _correlated_f(design, data, correlation)
         design = correlate(design, data, correlation, orient=False)
-    fit = robust_through_origin(design) if robust else through_origin(design)
+    fit = robust_through_origin(design) if options.robust else through_origin(design)
 
-    random = is_random(model, design.n_instruments)
+    random = is_random(options.model, design.n_instruments)
     se = fit.slope_se * np.where(random, np.maximum(fit.rse, 1), 1.0)
-    t_df = design.n_instruments - 1 if distribution == "t-dist" else None
-    ci_low, ci_high = interval(fit.slope, se, alpha=alpha, df=t_df)
-    q = np.where((fit.df > 0) & (not penalized), fit.rss, np.nan)
+    q = np.where((fit.df > 0) & (not options.penalized), fit.rss, np.nan)
     return IVWResult(
-        estimate=fit.slope,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(fit.slope, se, df=t_df)),
+        **inference(fit.slope, se, alpha=options.alpha, df=options.degrees_of_freedom(design.n_instruments, 1)),
         n_instruments=design.n_instruments,
         n_used=design.n_used,
         rse=fit.rse,
@@ -197,36 +138,6 @@ def _ivw(
         f_statistic=f_statistic,
         status=fit.status,
     )
-
-
-def is_random(model: str, n_instruments: IntArray) -> BoolArray:
-    """Return where the standard error is multiplied by max(RSE, 1)."""
-    return np.asarray(n_instruments >= _FIXED_BELOW if model == "default" else model == "random", dtype=np.bool_)
-
-
-def check_options(model: str, robust: bool, penalized: bool, weights: str, distribution: str, alpha: float) -> None:
-    """Raise for an option that is not known."""
-    check_option("model", model, ("default", "random", "fixed"))
-    check_option("robust", robust, (True, False))
-    check_option("penalized", penalized, (True, False))
-    check_option("weights", weights, ("simple", "delta"))
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
-
-
-def ignore_with_correlation(robust: bool, penalized: bool, weights: str) -> tuple[bool, bool, str]:
-    """Return the options of ordinary generalised least squares, and warn of those that were asked for."""
-    asked = {"robust=True": robust, "penalized=True": penalized, "weights='delta'": weights != "simple"}
-    ignored = ", ".join(option for option, given in asked.items() if given)
-    if ignored:
-        # Above this function: the estimator, the wrapper of its errstate, the caller.
-        warnings.warn(
-            f"with a correlation matrix the estimate is that of generalised least squares, as in R: {ignored} ignored; "
-            "leave out one or the other",
-            UserWarning,
-            stacklevel=4,
-        )
-    return False, False, "simple"
 
 
 def _correlated_f(design: Design, data: Associations, correlation: npt.ArrayLike) -> FloatArray:

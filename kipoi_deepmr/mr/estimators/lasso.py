@@ -14,11 +14,11 @@ from kipoi_deepmr.mr.core.inputs import (
     FloatArray,
     IntArray,
     Status,
-    check_alpha,
-    check_option,
     read_associations,
 )
-from kipoi_deepmr.mr.core.regression import fit_status, interval, pvalue, through_origin
+from kipoi_deepmr.mr.core.options import check_inference
+from kipoi_deepmr.mr.core.regression import fit_status, inference, through_origin
+from kipoi_deepmr.mr.core.result import CausalResult
 
 # The path of R's glmnet: 100 penalties down to 1e-4 of the first, at least 5; it ends where the share of explained
 # variance exceeds 0.999 or grows by less than 1e-5 of itself.
@@ -28,18 +28,16 @@ _STEPS = 200
 _JUMP = float(special.chdtri(1, 0.05))
 
 
-@dataclass(frozen=True, eq=False)
-class LassoResult:
-    """Estimates of `lasso`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LassoResult(CausalResult):
+    """Estimates of `lasso`: IVW of the valid instruments, of which fewer than 2 are too few.
+
+    Standard errors, intervals and p-values take the choice of the valid instruments as given.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit), IVW of the valid instruments, and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value. They take the choice of the valid instruments as given.
-    n_instruments, n_used, n_valid : ndarray of int64, shape (...)
-        Variants that are present, those of them with a positive weight, and those of them that are valid.
+    n_used, n_valid : ndarray of int64, shape (...)
+        Instruments with a positive weight, and those of them that are valid.
     penalized_estimate : ndarray of float64, shape (...)
         Causal effect in the penalised fit.
     penalty : ndarray of float64, shape (...)
@@ -48,23 +46,15 @@ class LassoResult:
         Pleiotropic effects in outcome units, oriented to a positive exposure effect; 0 where valid, NaN where not used.
     valid : ndarray of bool, shape (..., J)
         Instruments whose pleiotropic effect is 0.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN. Fewer than 2 valid instruments are too few.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "lasso"
     n_used: IntArray
     n_valid: IntArray
     penalized_estimate: FloatArray
     penalty: FloatArray
     pleiotropy: FloatArray
     valid: BoolArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -115,8 +105,7 @@ def lasso(
     ----------
     Rees et al. (2019), PLoS ONE 14:e0222362.
     """
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     if penalty is not None and (not isinstance(penalty, Real) or not 0 < penalty < np.inf):
         raise ValueError(f"penalty={penalty!r} must be a positive number, or None to choose it")
     data = read_associations(bx, bxse, by, byse)
@@ -156,14 +145,9 @@ def lasso(
     )
     n_valid = np.asarray(np.count_nonzero(valid, axis=-1), dtype=np.int64)
     t_df = n_valid - 1 if distribution == "t-dist" else None
-    ci_low, ci_high = interval(estimate, se, alpha=alpha, df=t_df)
     slope, lam = numbers.reshape(2, *batch)
     return LassoResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se, df=t_df)),
+        **inference(estimate, se, alpha=alpha, df=t_df),
         n_instruments=design.n_instruments,
         n_used=design.n_used,
         n_valid=n_valid,

@@ -8,49 +8,34 @@ import numpy.typing as npt
 from kipoi_deepmr.mr.core.design import Design, build_two_error_design, read_correlation, whiten
 from kipoi_deepmr.mr.core.inputs import (
     FloatArray,
-    IntArray,
     Status,
-    check_alpha,
     check_option,
     read_associations,
     read_psi,
 )
+from kipoi_deepmr.mr.core.options import check_inference, is_random
 from kipoi_deepmr.mr.core.profile import Profile, minimise
-from kipoi_deepmr.mr.core.regression import chi2_pvalue, fit_status, interval, pvalue
-from kipoi_deepmr.mr.estimators.ivw import is_random
+from kipoi_deepmr.mr.core.regression import chi2_pvalue, fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 
 
-@dataclass(frozen=True, eq=False)
-class MaximumLikelihoodResult:
-    """Estimates of `maximum_likelihood`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MaximumLikelihoodResult(CausalResult):
+    """Estimates of `maximum_likelihood`.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value.
-    n_instruments : ndarray of int64, shape (...)
-        Variants that are present.
     rse : ndarray of float64, shape (...)
         sqrt(q / (n_instruments - 1)); 1 with a single instrument.
     q, q_pvalue : ndarray of float64, shape (...)
         The criterion at its minimum, chi-squared with n_instruments - 1 degrees of freedom; NaN with a single
         instrument.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "maximum_likelihood"
     rse: FloatArray
     q: FloatArray
     q_pvalue: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -112,8 +97,7 @@ def maximum_likelihood(
     48:1742 (profile likelihood).
     """
     check_option("model", model, ("default", "random", "fixed"))
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
     shared = read_psi(psi, data.shape)
     design, spread = build_two_error_design(data, shared)
@@ -138,14 +122,9 @@ def maximum_likelihood(
     random = is_random(model, design.n_instruments)
     se = np.sqrt(2 / np.where(answered, curvature, np.nan)) * np.where(random, np.maximum(rse, 1), 1.0)
     t_df = df if distribution == "t-dist" else None
-    ci_low, ci_high = interval(estimate, se, alpha=alpha, df=t_df)
     q = np.where(df > 0, q, np.nan)
     return MaximumLikelihoodResult(
-        estimate=estimate,
-        se=np.asarray(se),
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se, df=t_df)),
+        **inference(estimate, se, alpha=alpha, df=t_df),
         n_instruments=design.n_instruments,
         rse=rse,
         q=q,

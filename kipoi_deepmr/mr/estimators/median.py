@@ -7,18 +7,19 @@ import numpy.typing as npt
 from scipy import special
 
 from kipoi_deepmr.mr.core.blocks import bootstrap, check_bootstrap, packed, row_blocks
-from kipoi_deepmr.mr.core.design import Design, build_design
+from kipoi_deepmr.mr.core.design import Design, build_design, invalid_unweighted
 from kipoi_deepmr.mr.core.inputs import (
     Associations,
     BoolArray,
     FloatArray,
     IntArray,
     Status,
-    check_alpha,
     check_option,
     read_associations,
 )
-from kipoi_deepmr.mr.core.regression import fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.options import check_inference
+from kipoi_deepmr.mr.core.regression import fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 
 _NEEDED = 3
 _PENALTY = 20.0
@@ -29,30 +30,17 @@ _FAR = 1e300
 _REACH, _FARTHEST = 2.5, 0.25
 
 
-@dataclass(frozen=True, eq=False)
-class MedianResult:
-    """Estimates of the median estimators, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MedianResult(CausalResult):
+    """Estimates of the median estimators, with bootstrap standard errors: NaN with ``n_boot=0``.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its bootstrap standard error; NaN with ``n_boot=0``.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them that have a ratio and a positive weight.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
+    n_used : ndarray of int64, shape (...)
+        Instruments that have a ratio and a positive weight.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
     n_used: IntArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -101,11 +89,8 @@ def simple_median(
     """
     data = _complete(read_associations(bx, bxse, by, byse))
     design = build_design(data, weights="simple", psi=0.0, penalized=False)
-    negative = (design.present & ((data.bxse < 0) | (data.byse < 0))).any(axis=-1)
-    # byse = 0 spoils a weight by precision, not an equal one.
-    exact = (design.invalid == Status.INVALID_STANDARD_ERROR) & ~negative
-    invalid = np.where(exact, Status.OK, design.invalid)
-    return _fit(data, design, design.present.astype(np.float64), invalid, distribution, n_boot, seed, alpha)
+    weight, invalid = design.present.astype(np.float64), invalid_unweighted(design, data)
+    return _fit("simple_median", data, design, weight, invalid, distribution, n_boot, seed, alpha)
 
 
 @np.errstate(all="ignore")
@@ -157,7 +142,7 @@ def weighted_median(
     check_option("weights", weights, ("simple", "delta"))
     data = _complete(read_associations(bx, bxse, by, byse))
     design = build_design(data, weights=weights, psi=psi, penalized=False)
-    return _fit(data, design, design.x**2, design.invalid, distribution, n_boot, seed, alpha)
+    return _fit("weighted_median", data, design, design.x**2, design.invalid, distribution, n_boot, seed, alpha)
 
 
 @np.errstate(all="ignore")
@@ -212,7 +197,8 @@ def penalized_weighted_median(
     centre = _point(ratio, weight)
     tail = special.chdtrc(1, weight * (ratio - centre[..., None]) ** 2)
     penalised = np.where(weight > 0, weight * np.minimum(1, _PENALTY * tail), 0.0)
-    return _fit(data, design, penalised, design.invalid, distribution, n_boot, seed, alpha)
+    name = "penalized_weighted_median"
+    return _fit(name, data, design, penalised, design.invalid, distribution, n_boot, seed, alpha)
 
 
 def _complete(data: Associations) -> Associations:
@@ -225,6 +211,7 @@ def _ratio(data: Associations, design: Design) -> FloatArray:
 
 
 def _fit(
+    estimator: str,
     data: Associations,
     design: Design,
     weight: FloatArray,
@@ -234,8 +221,7 @@ def _fit(
     seed: int,
     alpha: float,
 ) -> MedianResult:
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     check_bootstrap(n_boot, seed)
     ratio = _ratio(data, design)
     weight = np.where(np.isnan(ratio), 0.0, weight)
@@ -246,13 +232,9 @@ def _fit(
     estimate = np.where(answered, point, np.nan)
     se = np.where(answered, _bootstrap_se(data, design.present, ratio, weight, n_boot, seed), np.nan)
     t_df = design.n_instruments - 1 if distribution == "t-dist" else None
-    ci_low, ci_high = interval(estimate, se, alpha=alpha, df=t_df)
     return MedianResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se, df=t_df)),
+        estimator=estimator,
+        **inference(estimate, se, alpha=alpha, df=t_df),
         n_instruments=design.n_instruments,
         n_used=np.asarray(used, dtype=np.int64),
         status=status,

@@ -8,48 +8,36 @@ import numpy.typing as npt
 
 from kipoi_deepmr.mr.core.blocks import bootstrap, check_bootstrap, packed
 from kipoi_deepmr.mr.core.density_mode import exact_modes, fast_modes
-from kipoi_deepmr.mr.core.design import build_design
+from kipoi_deepmr.mr.core.design import build_design, invalid_unweighted
 from kipoi_deepmr.mr.core.inputs import (
     Associations,
     FloatArray,
     IntArray,
     Status,
-    check_alpha,
     check_option,
     read_associations,
 )
-from kipoi_deepmr.mr.core.regression import fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.options import check_inference
+from kipoi_deepmr.mr.core.regression import fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 
 _NEEDED = 2
 
 
-@dataclass(frozen=True, eq=False)
-class ModeResult:
-    """Estimates of the mode estimators, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ModeResult(CausalResult):
+    """Estimates of the mode estimators, with bootstrap standard errors: NaN with ``n_boot=0``.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its bootstrap standard error; NaN with ``n_boot=0``.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them that have a finite ratio.
+    n_used : ndarray of int64, shape (...)
+        Instruments that have a finite ratio.
     bandwidth : ndarray of float64, shape (...)
         Standard deviation of the kernel, in units of the estimate; 0 where at least half of the ratios are equal.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
     n_used: IntArray
     bandwidth: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -89,7 +77,7 @@ def simple_mode(
     Hartwig, Davey Smith and Bowden (2017), International Journal of Epidemiology 46:1985.
     """
     data = read_associations(bx, bxse, by, byse)
-    return _fit(data, False, phi, stderr, psi, distribution, n_boot, seed, alpha)
+    return _fit("simple_mode", data, False, phi, stderr, psi, distribution, n_boot, seed, alpha)
 
 
 @np.errstate(all="ignore")
@@ -153,10 +141,11 @@ def weighted_mode(
     Hartwig, Davey Smith and Bowden (2017), International Journal of Epidemiology 46:1985.
     """
     data = read_associations(bx, bxse, by, byse)
-    return _fit(data, True, phi, stderr, psi, distribution, n_boot, seed, alpha)
+    return _fit("weighted_mode", data, True, phi, stderr, psi, distribution, n_boot, seed, alpha)
 
 
 def _fit(
+    estimator: str,
     data: Associations,
     weighted: bool,
     phi: float,
@@ -168,8 +157,7 @@ def _fit(
     alpha: float,
 ) -> ModeResult:
     check_option("stderr", stderr, ("delta", "simple"))
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     check_bootstrap(n_boot, seed)
     if not isinstance(phi, Real) or not 0 < phi < np.inf:
         raise ValueError(f"phi={phi!r} must be a positive number, for example 1")
@@ -177,11 +165,7 @@ def _fit(
     used = design.present & (data.bx != 0)
     ratio = np.where(used, data.by / data.bx, np.inf)
     precision = np.where(used, np.abs(design.x), 0.0)
-    invalid = design.invalid
-    if not weighted:
-        # byse = 0 spoils a weight by precision, not an equal one.
-        negative = (design.present & ((data.bxse < 0) | (data.byse < 0))).any(axis=-1)
-        invalid = np.where((invalid == Status.INVALID_STANDARD_ERROR) & ~negative, Status.OK, invalid)
+    invalid = design.invalid if weighted else invalid_unweighted(design, data)
     n_used = np.asarray(np.count_nonzero(used, axis=-1), dtype=np.int64)
     weight = precision**2 if weighted else used.astype(np.float64)
     weight = weight / weight.sum(axis=-1, keepdims=True)
@@ -201,13 +185,9 @@ def _fit(
     answered = status == Status.OK
     estimate, se = np.where(answered, point, np.nan), np.where(answered, se, np.nan)
     t_df = design.n_instruments - 1 if distribution == "t-dist" else None
-    ci_low, ci_high = interval(estimate, se, alpha=alpha, df=t_df)
     return ModeResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se, df=t_df)),
+        estimator=estimator,
+        **inference(estimate, se, alpha=alpha, df=t_df),
         n_instruments=design.n_instruments,
         n_used=n_used,
         bandwidth=np.where(answered, width, np.nan),

@@ -6,48 +6,24 @@ from numbers import Integral
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, check_alpha, check_option
-from kipoi_deepmr.mr.core.multivariable import build_several_design, least_squares, read_exposures, whiten_several
-from kipoi_deepmr.mr.core.regression import chi2_pvalue, interval, pvalue
+from kipoi_deepmr.mr.core.multivariable import (
+    SeveralResult,
+    build_several_design,
+    least_squares,
+    read_exposures,
+    several_fields,
+    whiten_several,
+)
+from kipoi_deepmr.mr.core.options import check_inference
+from kipoi_deepmr.mr.core.regression import inference, intercept_inference
+from kipoi_deepmr.mr.core.result import InterceptResult
 
 
-@dataclass(frozen=True, eq=False)
-class MultivariableEggerResult:
-    """Estimates of `multivariable_egger`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MultivariableEggerResult(SeveralResult, InterceptResult):
+    """Estimates of `multivariable_egger`; the residuals have n_used - K - 1 degrees of freedom."""
 
-    Attributes
-    ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (..., K)
-        Direct effect of each exposure (outcome units per unit of that exposure), its standard error, interval at
-        level 1 - alpha and two-sided p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them with a positive weight.
-    intercept, intercept_se, intercept_ci_low, intercept_ci_high, intercept_pvalue : ndarray of float64, shape (...)
-        Intercept: the mean directional pleiotropic effect, in outcome units.
-    rse : ndarray of float64, shape (...)
-        Residual standard error with n_used - K - 1 degrees of freedom; 1 where there is none.
-    q, q_pvalue : ndarray of float64, shape (...)
-        Sum of squared residuals with n_used - K - 1 degrees of freedom; NaN where there is none.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimates are NaN.
-    """
-
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
-    n_used: IntArray
-    intercept: FloatArray
-    intercept_se: FloatArray
-    intercept_ci_low: FloatArray
-    intercept_ci_high: FloatArray
-    intercept_pvalue: FloatArray
-    rse: FloatArray
-    q: FloatArray
-    q_pvalue: FloatArray
-    status: IntArray
+    estimator: str = "multivariable_egger"
 
 
 @np.errstate(all="ignore")
@@ -100,8 +76,7 @@ def multivariable_egger(
     ----------
     Rees, Wood and Burgess (2017), Statistics in Medicine 36:4705.
     """
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     data = read_exposures(bx, bxse, by, byse)
     if not isinstance(orientation, Integral) or isinstance(orientation, bool) or not 0 <= orientation < data.count:
         raise ValueError(f"orientation={orientation!r} must be the index of one of the {data.count} exposures, from 0")
@@ -116,24 +91,9 @@ def multivariable_egger(
 
     se = fit.unit_se * np.maximum(fit.rse, 1)[..., None]
     t_df = (design.n_instruments - data.count - 1)[..., None] if distribution == "t-dist" else None
-    ci_low, ci_high = interval(fit.coefficients, se, alpha=alpha, df=t_df)
-    p = np.asarray(pvalue(fit.coefficients, se, df=t_df))
-    q = np.where(fit.df > 0, fit.rss, np.nan)
+    slopes, line = (fit.coefficients[..., :-1], se[..., :-1]), (fit.coefficients[..., -1], se[..., -1])
     return MultivariableEggerResult(
-        estimate=fit.coefficients[..., :-1],
-        se=se[..., :-1],
-        ci_low=ci_low[..., :-1],
-        ci_high=ci_high[..., :-1],
-        pvalue=p[..., :-1],
-        n_instruments=design.n_instruments,
-        n_used=design.n_used,
-        intercept=fit.coefficients[..., -1],
-        intercept_se=se[..., -1],
-        intercept_ci_low=ci_low[..., -1],
-        intercept_ci_high=ci_high[..., -1],
-        intercept_pvalue=p[..., -1],
-        rse=fit.rse,
-        q=q,
-        q_pvalue=chi2_pvalue(q, fit.df),
-        status=fit.status,
+        **inference(*slopes, alpha=alpha, df=t_df),
+        **intercept_inference(*line, alpha=alpha, df=None if t_df is None else t_df[..., 0]),
+        **several_fields(design, fit),
     )

@@ -5,46 +5,34 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, check_alpha, check_option
-from kipoi_deepmr.mr.core.multivariable import build_several_design, least_squares, read_exposures, whiten_several
-from kipoi_deepmr.mr.core.regression import chi2_pvalue, interval, pvalue
+from kipoi_deepmr.mr.core.inputs import FloatArray, check_option
+from kipoi_deepmr.mr.core.multivariable import (
+    SeveralResult,
+    build_several_design,
+    least_squares,
+    read_exposures,
+    several_fields,
+    whiten_several,
+)
+from kipoi_deepmr.mr.core.options import check_inference, ignore_with_correlation, is_random
+from kipoi_deepmr.mr.core.regression import inference
 from kipoi_deepmr.mr.diagnostics.conditional_strength import conditional_f
-from kipoi_deepmr.mr.estimators.ivw import ignore_with_correlation, is_random
 
 
-@dataclass(frozen=True, eq=False)
-class MultivariableIVWResult:
-    """Estimates of `multivariable_ivw`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MultivariableIVWResult(SeveralResult):
+    """Estimates of `multivariable_ivw`.
+
+    The residuals have n_used - K degrees of freedom; `q` is Cochran's Q, when robust (n_used - K) rse^2.
 
     Attributes
     ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (..., K)
-        Direct effect of each exposure (outcome units per unit of that exposure), its standard error, interval at
-        level 1 - alpha and two-sided p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them with a positive weight.
-    rse : ndarray of float64, shape (...)
-        Residual standard error with n_used - K degrees of freedom; 1 where there is none.
-    q, q_pvalue : ndarray of float64, shape (...)
-        Cochran's Q with n_used - K degrees of freedom, when robust (n_used - K) rse^2; NaN where there is none.
     conditional_f : ndarray of float64, shape (..., K)
         Conditional F statistic of each exposure; NaN with a correlation matrix.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimates are NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
-    n_used: IntArray
-    rse: FloatArray
-    q: FloatArray
-    q_pvalue: FloatArray
+    estimator: str = "multivariable_ivw"
     conditional_f: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -105,8 +93,7 @@ def multivariable_ivw(
     """
     check_option("model", model, ("default", "random", "fixed"))
     check_option("robust", robust, (True, False))
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     if correlation is not None:
         robust, _, _ = ignore_with_correlation(robust, penalized=False, weights="simple")
     data = read_exposures(bx, bxse, by, byse)
@@ -121,19 +108,8 @@ def multivariable_ivw(
     scale = np.where(is_random(model, design.n_instruments), np.maximum(fit.rse, 1), 1.0)
     se = fit.unit_se * scale[..., None]
     t_df = (design.n_instruments - data.count)[..., None] if distribution == "t-dist" else None
-    ci_low, ci_high = interval(fit.coefficients, se, alpha=alpha, df=t_df)
-    q = np.where(fit.df > 0, fit.rss, np.nan)
     return MultivariableIVWResult(
-        estimate=fit.coefficients,
-        se=np.asarray(se),
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(fit.coefficients, se, df=t_df)),
-        n_instruments=design.n_instruments,
-        n_used=design.n_used,
-        rse=fit.rse,
-        q=q,
-        q_pvalue=chi2_pvalue(q, fit.df),
+        **inference(fit.coefficients, se, alpha=alpha, df=t_df),
+        **several_fields(design, fit),
         conditional_f=strength,
-        status=fit.status,
     )

@@ -10,40 +10,31 @@ from scipy import special
 from kipoi_deepmr.mr.core.design import build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr.core.groups import read_groups
 from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_alpha, read_associations, read_psi
-from kipoi_deepmr.mr.core.regression import dot, fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.regression import dot, fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 
 _WEAK = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class OverlapDebiasedIVWResult:
-    """Estimates of `overlap_debiased_ivw`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class OverlapDebiasedIVWResult(CausalResult):
+    """Estimates of `overlap_debiased_ivw`, with sandwich standard errors.
+
+    Intervals and p-values are Student t with n_groups - 1 degrees of freedom. The status is TOO_FEW_INSTRUMENTS below
+    two groups, WEAK_INSTRUMENTS where `condition` is below the upper 2.5% quantile of the normal distribution.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its sandwich standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value, Student t with n_groups - 1 degrees of freedom.
-    n_instruments, n_groups : ndarray of int64, shape (...)
-        Variants that are present, and groups with at least one of them.
+    n_groups : ndarray of int64, shape (...)
+        Groups with at least one instrument.
     condition : ndarray of float64, shape (...)
         Debiased denominator over the standard error it would have if all true exposure effects were zero and the errors
         of the instruments independent.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN. TOO_FEW_INSTRUMENTS below two groups,
-        WEAK_INSTRUMENTS where `condition` is below the upper 2.5% quantile of the normal distribution.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "overlap_debiased_ivw"
     n_groups: IntArray
     condition: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -134,14 +125,8 @@ def overlap_debiased_ivw(
     weak = (status == Status.OK) & ~(condition > -special.ndtri(_WEAK / 2))
     status = np.where(weak, Status.WEAK_INSTRUMENTS, status)
     estimate, se = (np.where(status == Status.OK, value, np.nan) for value in (estimate, se))
-    estimate, se = estimate / unit, se / unit
-    ci_low, ci_high = interval(estimate, se, alpha=alpha, df=n_groups - 1)
     return OverlapDebiasedIVWResult(
-        estimate=estimate,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(estimate, se, df=n_groups - 1)),
+        **inference(estimate / unit, se / unit, alpha=alpha, df=n_groups - 1),
         n_instruments=design.n_instruments,
         n_groups=n_groups,
         condition=np.asarray(condition, dtype=np.float64),

@@ -10,51 +10,38 @@ from kipoi_deepmr.mr.core.blocks import normal_blocks, packed
 from kipoi_deepmr.mr.core.design import Design, build_two_error_design, in_exposure_units
 from kipoi_deepmr.mr.core.inputs import (
     FloatArray,
-    IntArray,
     Status,
     check_alpha,
     check_option,
     read_associations,
 )
 from kipoi_deepmr.mr.core.regression import dot, fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.diagnostics import mean_f_statistic
 from kipoi_deepmr.mr.estimators.debiased_ivw import numerator_variance, pleiotropic_variance
 
 _DRAWS = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class PenalizedIVWResult:
-    """Estimates of `penalized_ivw`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PenalizedIVWResult(CausalResult):
+    """Estimates of `penalized_ivw`.
+
+    A Fieller set may be more than an interval: ci_low > ci_high means everything up to ci_high and everything from ci_low
+    on; -inf and inf mean that nothing is excluded. Its p-value is NaN where the estimated variance under no effect is not
+    positive.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high : ndarray of float64, shape (...)
-        Interval at level 1 - alpha. A Fieller set may be more than an interval: ci_low > ci_high means everything
-        up to ci_high and everything from ci_low on; -inf and inf mean that nothing is excluded.
-    pvalue : ndarray of float64, shape (...)
-        Two-sided p-value; NaN for a Fieller set where the estimated variance under no effect is not positive.
-    n_instruments : ndarray of int64, shape (...)
-        Variants that are present.
     tau2 : ndarray of float64, shape (...)
         Variance of the pleiotropic effects, in squared outcome units; 0 without over-dispersion.
     condition : ndarray of float64, shape (...)
         (mean F - 1) sqrt(n_instruments): the theory needs it to be large, say above 5.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "penalized_ivw"
     tau2: FloatArray
     condition: FloatArray
-    status: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +147,12 @@ def penalized_ivw(
         p = np.where(moments.numerator_variance > 0, p, np.nan)
     mean_f = mean_f_statistic(data.bx, data.bxse, where=design.used)
     return PenalizedIVWResult(
-        estimate=estimate / unit,
-        se=se / unit,
+        estimate=np.asarray(estimate / unit),
+        se=np.asarray(se / unit),
         ci_low=np.where(answered, low / unit, np.nan),
         ci_high=np.where(answered, high / unit, np.nan),
         pvalue=np.where(answered, p, np.nan),
+        confidence_level=1 - alpha,
         n_instruments=design.n_instruments,
         tau2=np.where(answered, tau2, np.nan),
         condition=np.asarray((mean_f - 1) * np.sqrt(design.n_used), dtype=np.float64),

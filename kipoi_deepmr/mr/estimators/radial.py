@@ -6,22 +6,22 @@ import numpy as np
 import numpy.typing as npt
 
 from kipoi_deepmr.mr.core.design import Design, build_design, build_two_error_design
-from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_alpha, check_option, read_associations
-from kipoi_deepmr.mr.core.regression import Fit, chi2_pvalue, interval, pvalue, through_origin, with_intercept
+from kipoi_deepmr.mr.core.inputs import FloatArray, IntArray, Status, check_option, read_associations
+from kipoi_deepmr.mr.core.options import check_inference
+from kipoi_deepmr.mr.core.regression import Fit, chi2_pvalue, inference, pvalue, through_origin, with_intercept
+from kipoi_deepmr.mr.core.result import CausalResult
 
 _WEIGHTS = ("simple", "delta", "modified")
 
 
-@dataclass(frozen=True, eq=False)
-class RadialResult:
-    """Estimates of `radial_ivw` and `radial_egger`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RadialResult(CausalResult):
+    """Estimates of `radial_ivw` and `radial_egger`.
 
     Attributes
     ----------
-    estimate, se, ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit), its standard error, interval and p-value.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them that take part.
+    n_used : ndarray of int64, shape (...)
+        Instruments that take part.
     intercept, intercept_se, intercept_pvalue : ndarray of float64, shape (...)
         Intercept of the radial line, in standard errors of an instrument; NaN for radial IVW.
     rse : ndarray of float64, shape (...)
@@ -31,16 +31,8 @@ class RadialResult:
     contributions, contribution_pvalues : ndarray of float64, shape (..., J)
         What each instrument adds to q, and its upper chi-squared tail with 1 degree of freedom: small for an outlier.
         NaN where absent.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
     n_used: IntArray
     intercept: FloatArray
     intercept_se: FloatArray
@@ -50,7 +42,6 @@ class RadialResult:
     q_pvalue: FloatArray
     contributions: FloatArray
     contribution_pvalues: FloatArray
-    status: IntArray
 
 
 @np.errstate(all="ignore")
@@ -104,7 +95,7 @@ def radial_ivw(
     if weights == "modified":
         design = _allow_for_exposure(design, noise, fit.slope)
         fit = through_origin(design)
-    return _result(design, fit, None, distribution, alpha)
+    return _result("radial_ivw", design, fit, None, distribution, alpha)
 
 
 @np.errstate(all="ignore")
@@ -155,7 +146,7 @@ def radial_egger(
     if weights == "modified":
         design = replace(_allow_for_exposure(design, noise, fit.slope), sign=oriented)
         fit = with_intercept(design)
-    return _result(design, fit, fit.rse, distribution, alpha)
+    return _result("radial_egger", design, fit, fit.rse, distribution, alpha)
 
 
 def _read(
@@ -169,8 +160,7 @@ def _read(
 ) -> tuple[Design, FloatArray]:
     """Return the design with the weights to begin with, and bxse / byse where these enter later."""
     check_option("weights", weights, _WEIGHTS)
-    check_option("distribution", distribution, ("normal", "t-dist"))
-    check_alpha(alpha)
+    check_inference(distribution, alpha)
     data = read_associations(bx, bxse, by, byse)
     if weights == "modified":
         return build_two_error_design(data)
@@ -183,20 +173,18 @@ def _allow_for_exposure(design: Design, noise: FloatArray, slope: FloatArray) ->
     return replace(design, x=design.x * shrink, y=design.y * shrink, sign=design.sign * shrink)
 
 
-def _result(design: Design, fit: Fit, rse: FloatArray | None, distribution: str, alpha: float) -> RadialResult:
+def _result(
+    estimator: str, design: Design, fit: Fit, rse: FloatArray | None, distribution: str, alpha: float
+) -> RadialResult:
     scale = np.maximum(fit.rse, 1)
     se, intercept_se = fit.slope_se * scale, fit.intercept_se * scale
     t_df = fit.df if distribution == "t-dist" else None
-    ci_low, ci_high = interval(fit.slope, se, alpha=alpha, df=t_df, rse=rse)
     q = np.where(fit.df > 0, fit.rss, np.nan)
     shown = design.used & (fit.status == Status.OK)[..., None]
     contributions = np.where(shown, fit.residual**2, np.nan)
     return RadialResult(
-        estimate=fit.slope,
-        se=se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(fit.slope, se, df=t_df, rse=rse)),
+        estimator=estimator,
+        **inference(fit.slope, se, alpha=alpha, df=t_df, rse=rse),
         n_instruments=design.n_instruments,
         n_used=design.n_used,
         intercept=fit.intercept,

@@ -20,7 +20,8 @@ from kipoi_deepmr.mr.core.inputs import (
 )
 from kipoi_deepmr.mr.core.losses import LOSSES, Loss
 from kipoi_deepmr.mr.core.over_dispersion import solve_both
-from kipoi_deepmr.mr.core.regression import chi2_pvalue, fit_status, interval, pvalue
+from kipoi_deepmr.mr.core.regression import chi2_pvalue, fit_status, inference
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.core.score import ScoreRows
 from kipoi_deepmr.mr.core.slopes import lowest
 
@@ -28,19 +29,14 @@ from kipoi_deepmr.mr.core.slopes import lowest
 _FAR_BXSE = 10.0
 
 
-@dataclass(frozen=True, eq=False)
-class RAPSResult:
-    """Estimates of `raps`, one for each leading index of the input.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RAPSResult(CausalResult):
+    """Estimates of `raps`; intervals and p-values from the normal distribution.
 
     Attributes
     ----------
-    estimate, se : ndarray of float64, shape (...)
-        Causal effect (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (...)
-        Interval at level 1 - alpha and two-sided p-value, from the normal distribution.
-    n_instruments, n_used : ndarray of int64, shape (...)
-        Variants that are present, and those of them that enter the fit (over-dispersion leaves out variants with bxse
-        above 10 times the median).
+    n_used : ndarray of int64, shape (...)
+        Instruments that enter the fit (over-dispersion leaves out variants with bxse above 10 times the median).
     tau2, tau2_se : ndarray of float64, shape (...)
         Variance of the pleiotropic effects, in squared outcome units, and its standard error; NaN without
         over-dispersion.
@@ -49,23 +45,15 @@ class RAPSResult:
     converged : ndarray of bool, shape (...)
         Whether the two equations for slope and over-dispersion were solved together; True without over-dispersion.
         Where not there is no estimate, and the status is `Status.NOT_CONVERGED`.
-    status : ndarray of int64, shape (...)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
     """
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
+    estimator: str = "raps"
     n_used: IntArray
     tau2: FloatArray
     tau2_se: FloatArray
     q: FloatArray
     q_pvalue: FloatArray
     converged: BoolArray
-    status: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,14 +143,9 @@ def raps(
     n_used = np.asarray(np.count_nonzero(used, axis=-1), dtype=np.int64)
     status = fit_status(invalid, n_used, 1, nothing, fit.slope)
     status = np.where((status == Status.NOT_FINITE) & ~fit.converged, Status.NOT_CONVERGED, status)
-    ci_low, ci_high = interval(fit.slope, fit.se, alpha=alpha)
     q = np.where(n_used > 1, fit.q, np.nan)
     return RAPSResult(
-        estimate=fit.slope,
-        se=fit.se,
-        ci_low=np.asarray(ci_low),
-        ci_high=np.asarray(ci_high),
-        pvalue=np.asarray(pvalue(fit.slope, fit.se)),
+        **inference(fit.slope, fit.se, alpha=alpha),
         n_instruments=np.asarray(np.count_nonzero(present, axis=-1), dtype=np.int64),
         n_used=n_used,
         tau2=fit.tau2,

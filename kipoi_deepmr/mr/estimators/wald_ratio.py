@@ -1,47 +1,31 @@
 """Wald ratio: the causal estimate of each instrument alone."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kipoi_deepmr.mr.core.inputs import (
-    FloatArray,
-    IntArray,
     Status,
     check_alpha,
     check_option,
     read_associations,
     read_psi,
 )
+from kipoi_deepmr.mr.core.result import CausalResult
 from kipoi_deepmr.mr.estimators.ivw import ivw
 
 _WEIGHTS = {"first": "simple", "second": "delta"}
 
 
-@dataclass(frozen=True, eq=False)
-class WaldRatioResult:
-    """Estimates of `wald_ratio`, one for each variant.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class WaldRatioResult(CausalResult):
+    """Estimates of `wald_ratio`: by / bx of each variant, so that all arrays have shape (..., J) and n_instruments is 0 or 1."""
 
-    Attributes
-    ----------
-    estimate, se : ndarray of float64, shape (..., J)
-        by / bx (outcome units per exposure unit) and its standard error.
-    ci_low, ci_high, pvalue : ndarray of float64, shape (..., J)
-        Normal interval at level 1 - alpha and two-sided p-value.
-    n_instruments : ndarray of int64, shape (..., J)
-        1 where the variant is present, 0 where it is absent.
-    status : ndarray of int64, shape (..., J)
-        A `Status`; not `Status.OK` exactly where the estimate is NaN.
-    """
+    _axis: ClassVar[str] = "instrument"
 
-    estimate: FloatArray
-    se: FloatArray
-    ci_low: FloatArray
-    ci_high: FloatArray
-    pvalue: FloatArray
-    n_instruments: IntArray
-    status: IntArray
+    estimator: str = "wald_ratio"
 
 
 def wald_ratio(
@@ -100,6 +84,7 @@ def wald_ratio(
         ci_low=alone.ci_low,
         ci_high=alone.ci_high,
         pvalue=alone.pvalue,
+        confidence_level=alone.confidence_level,
         n_instruments=alone.n_instruments,
         status=np.where(unlit, Status.NO_EXPOSURE_VARIATION, alone.status),
     )
