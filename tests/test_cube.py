@@ -212,6 +212,12 @@ def test_many_sequences_share_a_file(tmp_path, monkeypatch):
         assert len([p for p in (tmp_path / "out.zarr/effects" / name / "c").rglob("*") if p.is_file()]) == 2
 
 
+@pytest.mark.parametrize(("sequences", "shard"), [(1000, 1), (1001, 2), (2001, 3)])
+def test_a_variable_has_at_most_a_thousand_files(tmp_path, sequences, shard):
+    template = make_template(exposure=1, outcome=1, sequence=sequences, position=1)
+    assert Cube.create(tmp_path / "out.zarr", template).shard == shard
+
+
 @pytest.mark.parametrize("name", [*terms.EFFECTS, "completed"])
 def test_a_full_disk_is_explained_and_leaves_what_was_completed(tmp_path, monkeypatch, name):
     path = tmp_path / "out.zarr"
