@@ -123,13 +123,13 @@ def test_short_names_are_not_cut():
 def test_the_numbers_of_a_row():
     results = make_results(("FOXA1",), ("DNase",))
     numbers = {
-        "estimate": (0.97649, 12345.6), "ci_low": (0.95, -3.0), "ci_high": (1.0, 1e-5), "pvalue": (0.0421, 1e-301),
+        "estimate": (0.97649, 12345.6), "ci_low": (0.95, -3.0), "ci_high": (1.0, 1e-5), "pvalue": (4.21e-5, 1e-301),
         "tau2": (0.09, 0.0), "i2": (55.68, 0.0), "n_sequences": (12, 3),
     }  # fmt: skip
     for name, values in numbers.items():
         results["global"][name][0, 0, :] = np.array(values)
     first, second = (line.split() for line in terminal_table(results).splitlines()[3:5])
-    assert first[2:] == ["egger", "0.976", "[0.95,", "1]", "4.2e-02", "0.3", "55.7%", "12"]
+    assert first[2:] == ["egger", "0.976", "[0.95,", "1]", "4.2e-05", "0.3", "55.7%", "12"]
     assert second[2:] == ["ivw", "1.2e+04", "[-3,", "1e-05]", "<1e-300", "0", "0.0%", "3"]
 
 
