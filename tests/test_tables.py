@@ -7,7 +7,7 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.tables import global_records, global_table, local_table, terminal_table
+from kipoi_deepmr.tables import global_records, global_table, local_results, local_table, terminal_table
 
 
 def text(words):
@@ -207,6 +207,29 @@ def test_the_only_outcome_stands_above_where_names_would_be_cut():
     shown = terminal_table(make_results(names, ("the name of an outcome that is longer than most of them",)))
     assert "outcome: the name of an outcome that is longer than most of them" in shown
     assert "HepG2_a_long_name#2" in shown
+
+
+def test_estimators_have_the_names_of_twosamplemr():
+    # `mr_method_list()$name` of TwoSampleMR 0.7.9; what it does not have keeps its own name.
+    named = {
+        "egger": "MR Egger",
+        "ivw": "Inverse variance weighted",
+        "ivw_fixed": "Inverse variance weighted (fixed effects)",
+        "maximum_likelihood": "Maximum likelihood",
+        "penalized_weighted_median": "Penalised weighted median",
+        "raps": "Robust adjusted profile score (RAPS)",
+        "simple_median": "Simple median",
+        "simple_mode": "Simple mode",
+        "weighted_median": "Weighted median",
+        "weighted_mode": "Weighted mode",
+        "cml": "cml",
+        "ivw_delta": "ivw_delta",
+    }
+    results = make_results()
+    local = results["local"].to_dataset().isel(estimator=[0] * len(named))
+    results["local"] = xr.DataTree(local.assign_coords(estimator=text(named)))
+    for table in local_results(results):
+        assert dict(zip(table["estimator"], table["method"], strict=True)) == named
 
 
 def test_records_hold_both_directions_and_the_controls():
