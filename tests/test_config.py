@@ -1,5 +1,6 @@
 """The YAML file: what it may say, and what an error tells about it."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kipoi_deepmr import meta, mr
 from kipoi_deepmr.config import Config, load_config, parse_config
 from kipoi_deepmr.errors import ConfigError
+from kipoi_deepmr.sequences import select_windows
 
 MINIMAL = """\
 model: {name: m, source: dir}
@@ -69,6 +72,38 @@ def test_everything_has_a_default_but_model_tasks_and_sequences(tmp_path):
     assert (config.mr.min_f, config.meta.method, config.mutagenesis.memory_bytes) == (0, "REML", None)
     said = fault(tmp_path, "mr: {min_f: 0}\n")
     assert all(f"{key}: this key is required" in said for key in ("model", "exposures", "outcomes"))
+
+
+def test_a_default_of_the_file_is_that_of_the_function_that_takes_it(tmp_path):
+    config = load(tmp_path, MINIMAL)
+    functions = {
+        select_windows: (config.sequences, ("seed", "max_n_fraction", "merge_distance", "min_prediction")),
+        mr.ivw: (config.mr, ("alpha",)),
+        meta.random_effects: (config.meta, ("method", "test", "prediction")),
+    }
+    for function, (section, names) in functions.items():
+        known = inspect.signature(function).parameters
+        for name in names:
+            assert getattr(section, name) == known[name].default
+
+
+def test_nothing_that_costs_more_or_says_something_else_is_on_by_default(tmp_path):
+    config = load(tmp_path, MINIMAL)
+    assert config.effects.standard_error == "posterior"
+    assert (config.uncertainty.method, config.uncertainty.seed, config.uncertainty.shared_draws) == (
+        "mc_dropout",
+        1,
+        False,
+    )
+    assert (config.effects.keep_draws, config.mr.bidirectional) == (False, False)
+    assert (config.controls.permuted_exposure, config.controls.shuffled_sequence, config.controls.seed) == (0, 0, 1)
+    assert (config.mutagenesis.engine, config.mutagenesis.precision) == ("auto", "float32")
+
+
+@pytest.mark.parametrize(("draws", "more"), [(9, []), (10, ["cross_fitted_egger", "cross_fitted_ivw"])])
+def test_methods_of_every_draw_are_added_from_ten_draws_on(tmp_path, draws, more):
+    config = load(tmp_path, MINIMAL + f"uncertainty: {{draws: {draws}}}\n")
+    assert [method.name for method in config.mr.methods] == ["egger", "ivw", *more]
 
 
 def test_a_section_whose_lines_are_all_comments_takes_its_defaults(tmp_path):
@@ -145,6 +180,7 @@ def test_an_exposure_called_3_and_one_called_3_in_quotes_are_the_same_twice(tmp_
         ("uncertainty: {seed: -1}", "uncertainty.seed: has to be greater than or equal to 0, found -1"),
         ("uncertainty: {method: mc_dropuot}", "Did you mean 'mc_dropout'? Allowed: mc_dropout, ensemble"),
         ("mutagenesis: {positions: [20, 10]}", "write all, or [start, end) as [20, 40]"),
+        ("mutagenesis: {positions: [20, 20]}", "0 <= start < end; found [20, 20]"),
         ("mutagenesis: {positions: [20]}", "found [20]"),
         ("mutagenesis: {positions: [1.5, 3]}", "found [1.5, 3]"),
         ("mutagenesis: {positions: [no, yes]}", "found [False, True]"),
@@ -158,6 +194,16 @@ def test_an_exposure_called_3_and_one_called_3_in_quotes_are_the_same_twice(tmp_
         ("mr: {min_f: -1}", "has to be greater than or equal to 0, found -1"),
         ("mr: {alpha: .nan}", "expected a finite number"),
         ("mr: {alpha: 1}", "mr.alpha: has to be less than 1, found 1"),
+        (
+            "mr: {methods: [{name: x, estimator: cross_fitted_ivw, folds: 2}]}",
+            "Allowed: a whole number from 3 to 10000",
+        ),
+        (
+            "mr: {methods: [{name: x, estimator: weighted_mode, n_boot: 1}]}",
+            "Allowed: a whole number from 2 to 1000000",
+        ),
+        ("mr: {methods: [{name: x, estimator: raps, psi: 1.1}]}", "a number from -1 to 1"),
+        ("mr: {methods: [{name: x, estimator: cml, sample_size: 1}]}", "Allowed: a finite number above 1"),
         ("mr: {methods: egger}", "expected a list such as [a, b], found the text 'egger'"),
         ("mr: {methods: [eger]}", "line 6: mr.methods.0: the text 'eger' is not allowed. Did you mean 'egger'?"),
         ("mr: {methods: [egger, egger]}", "each method may be named once"),

@@ -1,6 +1,7 @@
 """The store: what it holds, how it is laid out, and that nothing is lost when writing fails."""
 
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -209,6 +210,12 @@ def test_many_sequences_share_a_file(tmp_path, monkeypatch):
     assert group["exposure_effect"].chunks == (1, 3, 6, 4)
     for name in terms.EFFECTS:
         assert len([p for p in (tmp_path / "out.zarr/effects" / name / "c").rglob("*") if p.is_file()]) == 2
+
+
+@pytest.mark.parametrize(("sequences", "shard"), [(1000, 1), (1001, 2), (2001, 3)])
+def test_a_variable_has_at_most_a_thousand_files(tmp_path, sequences, shard):
+    template = make_template(exposure=1, outcome=1, sequence=sequences, position=1)
+    assert Cube.create(tmp_path / "out.zarr", template).shard == shard
 
 
 @pytest.mark.parametrize("name", [*terms.EFFECTS, "completed"])
@@ -496,6 +503,22 @@ def test_one_process_at_a_time_holds_a_store(tmp_path):
     with pytest.raises(KeyError), locked(path, "mr"):
         raise KeyError
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_lock_on_a_file_that_was_replaced_is_none(tmp_path, monkeypatch, made_anew):
+    path, file, flock = tmp_path / "out.zarr", tmp_path / ".out.zarr.lock", fcntl.flock
+
+    def after_another_ended(held, how):
+        monkeypatch.undo()
+        file.unlink()
+        if made_anew:
+            file.touch()
+        flock(held, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_another_ended)
+    with locked(path, "run"), pytest.raises(StoreError, match="is being written by"), locked(path, "mr"):
+        pass
 
 
 def test_unfinished_files_of_a_killed_process_are_swept(tmp_path):

@@ -283,6 +283,13 @@ def test_a_step_after_the_network_is_noticed_with_its_size():
         agree(Function(lambda x: x.sum(2)), one_hot().sum(2) + np.array([0, 0, 1, 0]))
 
 
+def test_a_difference_of_a_thousandth_is_noticed_and_rounding_is_none():
+    expected = one_hot().sum(2)
+    agree(Function(lambda x: x.sum(2)), expected * (1 + 1e-6))
+    with pytest.raises(ModelError, match="other values than its network"):
+        agree(Function(lambda x: x.sum(2)), expected * (1 + 1e-3))
+
+
 def test_another_shape_is_shown():
     with pytest.raises(ModelError, match=r"shape \(3, 2\), its network \(3, 4\)"):
         agree(Function(lambda x: x.sum(2)), one_hot().sum(2)[:, :2])

@@ -1,5 +1,6 @@
 """Outputs under unique names, and what a configuration may call them."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from kipoi_deepmr.config import Config, Task, parse_config
 from kipoi_deepmr.errors import TaskError
 from kipoi_deepmr.model import Targets, select
+from kipoi_deepmr.model.targets import Profile
 
 DEEPSEA = Path(__file__).parents[2] / "shared" / "data" / "deepsea_predictor_names.txt"
 LABELS = ["HepG2_CTCF_None", "HepG2_FOXA1_None", "HepG2_CTCF_None", "HepG2_DNase_None", "K562_DNase_None"]
@@ -119,6 +121,25 @@ def test_a_label_with_a_wildcard_in_it_is_no_glob():
 def test_an_exposure_that_is_an_outcome_is_an_error(exposures, outcomes):
     with pytest.raises(TaskError, match=r"exposures.X and outcomes.D are the same output 'HepG2_\w+(#1)?'"):
         select(Targets(LABELS), configured(exposures, outcomes))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [
+        ([0, 10], [10, 20], False),
+        ([10, 20], [0, 10], False),
+        ([0, 11], [10, 20], True),
+        ([10, 20], [0, 11], True),
+        ([0, 20], [5, 6], True),
+        ([5, 6], [0, 20], True),
+        (None, [0, 1], True),
+    ],
+)
+def test_an_output_is_on_both_sides_where_the_windows_of_its_profile_do_not_overlap(one, other, refused):
+    tasks = [{"task": "profile", "reduce": "sum", **({"window": window} if window else {})} for window in (one, other)]
+    config = configured({"X": tasks[0]}, {"D": tasks[1]})
+    with pytest.raises(TaskError, match="windows of a profile that do not overlap") if refused else nullcontext():
+        select(Targets(["profile"], [Profile(20, 1)]), config)
 
 
 def test_a_glob_that_matches_outcomes_only_is_an_error():

@@ -56,6 +56,28 @@ def test_what_is_rounding_is_zero_in_every_draw():
     assert (moments.mean[:, LENGTH // 2 :][np.isfinite(moments.mean[:, LENGTH // 2 :])] == 0).all()
 
 
+def test_what_float32_does_not_resolve_is_zero():
+    """Beyond 16 units in the last place of the reference, and beyond 1e-6 of the sequence's largest effect."""
+
+    class WeighsA(torch.nn.Module):
+        def __init__(self, weights, bias):
+            super().__init__()
+            self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+            self.register_buffer("bias", torch.tensor(bias))
+
+        def forward(self, x):
+            return x[:, 0] @ self.weights + self.bias
+
+    weights = np.zeros((LENGTH, 3))
+    weights[:2, 0] = np.array([16, 17]) * 2.0**-23
+    weights[:3, 2] = 1.0, 0.9e-6, 1.1e-6
+    codes = np.ones((1, LENGTH), dtype=np.int8)
+    engine, block = make(WeighsA(weights, [1.0, 0.0, 0.0]), codes, make_layout(), count=1, columns=[0, 2])
+    mean = engine.run(block, range(LENGTH)).mean[0, :, 0]
+    assert mean[:3, 0].tolist() == [0.0, 17 * 2.0**-23, 0.0]
+    assert mean[:3, 1] == pytest.approx([1.0, 0.0, 1.1e-6], rel=1e-3, abs=0)
+
+
 def test_kept_draws_count_against_the_memory_bound():
     _, _, both = engines(toy_models.Linear(LENGTH, 4), make_codes(1))
     asked = both["full"].request

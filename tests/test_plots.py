@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.style
@@ -9,17 +10,20 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from kipoi_deepmr import mr, open_results, plots
 from kipoi_deepmr.coordinates import GenomeVariants
 from kipoi_deepmr.errors import OutputError, SelectionError, StoreError
 from kipoi_deepmr.plots.canvas import BASES, decimals, fixed, spaced, span, three_digits
 from kipoi_deepmr.plots.choice import mutations, sequence_of
+from kipoi_deepmr.plots.density_plot import _smoothed
 from kipoi_deepmr.plots.file import KINDS, STYLE, save
 from kipoi_deepmr.plots.labels import apart
 from kipoi_deepmr.plots.sequence_logo import strongest_region
 from kipoi_deepmr.report.figures import inline_svg
 from tests.report_store import write_store
+from tests.test_tables import make_results
 
 OF_ONE_SEQUENCE = ("scatter", "funnel", "loo", "logo", "profile")
 
@@ -129,6 +133,19 @@ def test_the_density_has_a_tick_for_each_local_effect(results):
     assert labels == ["FOXA1  (n = 7)", "CTCF  (n = 6)", "all  (n = 13)"] or labels[-1] == "all  (n = 13)"
 
 
+def test_the_density_is_that_of_scipy_with_silvermans_bandwidth():
+    random = np.random.default_rng(0)
+    grid = np.linspace(-3, 3, 9)
+    for sample in (random.normal(size=40), np.append(random.normal(size=30), [50.0])):
+        quartiles = np.percentile(sample, (25, 75))
+        # Silverman (1986), equation 3.31.
+        width = 0.9 * min(sample.std(ddof=1), (quartiles[1] - quartiles[0]) / 1.34) * len(sample) ** (-1 / 5)
+        expected = stats.gaussian_kde(sample, width / sample.std(ddof=1))(grid)
+        assert _smoothed(sample, grid) == pytest.approx(expected)
+    assert _smoothed(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), grid).any()
+    assert not _smoothed(np.array([0.0, 1.0, 2.0, 3.0]), grid).any()
+
+
 def test_the_heatmap_has_a_number_in_each_cell(results):
     ax = draw(plots.heatmap, results)
     table = results["global"]["estimate"].sel({"estimator": "ivw"})
@@ -139,6 +156,30 @@ def test_the_heatmap_has_a_number_in_each_cell(results):
             assert float(shown.split()[0]) == pytest.approx(float(table[row, column]), abs=0.006)
             assert shown.endswith("•")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["FOXA1", "CTCF"]
+
+
+def test_a_dot_marks_an_interval_on_either_side_of_zero(results):
+    def one_below_one_across(overall):
+        for name, values in (("estimate", (-1.0, 0.5)), ("ci_low", (-1.2, -0.1)), ("ci_high", (-0.8, 1.1))):
+            overall[name][{"exposure": 1}] = np.array(values)[:, None]
+
+    ax = draw(plots.heatmap, altered(results, "global", one_below_one_across))
+    cells = {text.get_position(): text.get_text() for text in ax.texts}
+    assert cells[0.5, 1.5].endswith("•")
+    assert not cells[1.5, 1.5].endswith("•")
+
+
+@pytest.mark.parametrize("outcomes", [8, 9])
+def test_up_to_eight_outcomes_have_numbers_and_the_largest_effects_are_drawn(outcomes):
+    exposures = [f"TF{i}" for i in range(5)]
+    tree = make_results(exposures, [f"open{i}" for i in range(outcomes)])
+    ax = draw(plots.heatmap, tree)
+    assert any("0." in text.get_text() for text in ax.texts) == (outcomes == 8)
+    sizes = np.abs(tree["global"]["estimate"].sel(estimator="ivw").values)
+    ax = draw(plots.heatmap, tree, rows=3)
+    kept = np.sort(np.argsort(-sizes.mean(axis=1))[:3])
+    assert [label.get_text() for label in ax.get_yticklabels()] == [exposures[i] for i in kept]
+    assert any("3 of 5 exposures, those with the largest effects" in text for text in texts(ax))
 
 
 def test_the_scatter_shows_the_instruments_turned_to_positive_exposure_effects(results):
@@ -163,6 +204,25 @@ def test_the_scatter_shows_the_instruments_turned_to_positive_exposure_effects(r
     assert "DNase" in ax.get_ylabel()
 
 
+def test_of_an_even_number_of_sequences_the_upper_middle_one_is_the_median(results):
+    where = {"exposure": "CTCF", "outcome": "DNase", "estimator": "ivw"}
+    local = results["local"].to_dataset().sel(where)
+    ranked = local["sequence"].values[np.argsort(-local["estimate"].values)]
+    assert sequence_of(results, "CTCF", "DNase", "ivw", None) == (ranked[2], "local effect 3 of 6, highest first")
+
+
+def test_the_points_with_the_largest_effects_have_error_bars(results):
+    sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
+    found = mutations(results, "FOXA1", "DNase", sequence)
+    sizes = np.sort(np.abs(found.bx[found.used]))[::-1]
+    assert len(sizes) > 60
+    for options, count in (({}, 60), ({"error_bars": 7}, 7)):
+        ax = draw(plots.scatter, results, "FOXA1", **options)
+        bars = np.array([segment.mean(axis=0)[0] for segment in ax.containers[0].lines[2][1].get_segments()])
+        assert np.sort(bars)[::-1] == pytest.approx(sizes[:count])
+        assert any(f"± SE (posterior) of the {count} largest x" in text for text in texts(ax))
+
+
 def test_the_funnel_shows_ratio_against_precision(results):
     sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
     found = mutations(results, "FOXA1", "DNase", sequence)
@@ -184,6 +244,28 @@ def test_leave_one_out_is_the_estimate_without_each_position(results):
         assert step.get_xdata().tolist() == found.coordinate.tolist()
     with pytest.raises(SelectionError, match="ivw and egger"):
         plots.leave_one_out(results, "FOXA1", estimator="weighted_median", ax=Figure())
+
+
+def test_leave_one_out_names_three_positions_and_shows_the_intervals_of_the_store(results):
+    sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
+    found = mutations(results, "FOXA1", "DNase", sequence)
+    data = [array.ravel() for array in (found.bx, found.bxse, found.by, found.byse)]
+    groups = np.repeat(found.coordinate, 4)
+    fit = mr.diagnostics.leave_one_out(*data, groups=groups, estimator="ivw", alpha=0.05)
+    change = np.abs(fit.estimate - float(mr.ivw(*data).estimate))
+    ax = draw(plots.leave_one_out, results, "FOXA1")
+    assert drawn(ax, "o")[:, 0].tolist() == fit.left_out[np.argsort(-change)[:3]].tolist()
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert [band.min(), band.max()] == pytest.approx([fit.ci_low.min(), fit.ci_high.max()])
+
+
+def test_the_profile_has_the_sign_of_the_logo(results):
+    sequence, _ = sequence_of(results, "FOXA1", "DNase", "ivw", None)
+    found = mutations(results, "FOXA1", "DNase", sequence)
+    for of, effect in (("exposure", found.exposure_effect), ("outcome", found.outcome_effect)):
+        (steps,) = draw(plots.profile, results, "FOXA1", of=of).patches[:1]
+        assert steps.get_data().values == pytest.approx(-np.nanmean(effect, axis=1))
+        assert steps.get_data().edges[:2].tolist() == [found.coordinate[0] - 0.5, found.coordinate[0] + 0.5]
 
 
 @pytest.mark.parametrize("index", [2, 3], ids=["plus", "minus"])
@@ -239,6 +321,8 @@ def test_the_strongest_region_holds_the_strongest_effects(results):
     sums = np.array([strength[i : i + 7].sum() for i in range(len(strength) - 6)])
     assert sums[first - found.coordinate[0]] >= 0.98 * sums.max()
     assert strongest_region(found, 1000) == (found.coordinate[0], found.coordinate[-1])
+    long = replace(found, exposure_effect=np.tile(found.exposure_effect, (3, 1)), coordinate=np.arange(120))
+    assert np.diff(strongest_region(long)).tolist() == [49]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 
 from tests.readme import README, ROOT, marked_block
 
@@ -61,6 +62,20 @@ def test_the_configuration_in_the_readme_is_valid(tmp_path):
     (tmp_path / "config.yaml").write_text(text)
     config = load_config(tmp_path / "config.yaml")
     assert config.exposures["FOXA1"].task == "HepG2_FOXA1_None"
+
+
+def test_the_configuration_in_the_readme_shows_the_defaults():
+    from kipoi_deepmr.config import Config
+
+    shown = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
+    checked = 0
+    for name in ("sequences", "uncertainty", "effects", "mutagenesis", "mr", "meta", "controls"):
+        defaults = Config.model_fields[name].annotation().model_dump(mode="json")
+        for key, value in shown[name].items():
+            if key != "chromosomes":
+                assert value == defaults[key], f"{name}.{key}"
+                checked += 1
+    assert checked > 12
 
 
 def test_every_command_in_the_readme_exists(capsys):

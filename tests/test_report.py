@@ -25,6 +25,7 @@ from kipoi_deepmr.report.rows import (
 )
 from kipoi_deepmr.report.words import details, estimand, summary
 from tests.report_store import write_store
+from tests.test_tables import make_results
 
 VOID = {"meta", "link", "br", "img", "input", "path", "use", "image", "rect"}
 
@@ -197,6 +198,7 @@ def test_the_run_is_told_in_words(results):
     told = summary(results)
     assert told["exposures"] == ("FOXA1 (output 0: task of FOXA1)", "CTCF (output 1: task of CTCF)")
     assert told["sequences"].startswith("7 reference sequences of 40 bp; 6 to 7 for each exposure; 40 positions")
+    assert told["sequences"].endswith("mutated to every other base: up to 120 mutations each")
     assert told["draws"].startswith("30 thinned networks")
     assert told["standard errors"].startswith("posterior: the SD over draws")
     assert told["estimators"] == "MR-Egger, IVW"
@@ -211,6 +213,8 @@ def test_the_run_is_told_in_words(results):
     assert "model-implied" in text
     assert "one unit of the model's own output" in text
     assert re.search(r"raise CTCF by 1 raise DNase by [12]\.\d+ on average", text)
+    lowered = changed(results, "global", estimate=lambda values: -values)
+    assert re.search(r"raise CTCF by 1 lower DNase by [12]\.\d+ on average", estimand(lowered, "ivw"))
 
 
 def test_an_ensemble_is_told_as_one(folder):
@@ -283,6 +287,46 @@ def test_what_matters_is_a_caution(results, group, values, title):
     sound = changed(sound, "global", prediction_low=1.0, prediction_high=2.0, ci_low=1.0, ci_high=2.0)
     (found,) = titles(changed(sound, group, **values))
     assert found.startswith(title)
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "title"),
+    [
+        ("local", {"f_statistic": 10.0}, None),
+        ("local", {"i2_gx": 0.9}, None),
+        ("global", {"n_sequences": 4}, "Few sequences"),
+        ("global", {"n_sequences": 5}, None),
+        ("global", {"ci_low": -2.0, "ci_high": -0.1, "prediction_low": -3.0, "prediction_high": 0.1}, "The sign of"),
+        ("global", {"ci_low": -2.0, "ci_high": 0.1, "prediction_low": -3.0, "prediction_high": 0.2}, None),
+    ],
+)
+def test_the_bounds_of_the_cautions(results, group, values, title):
+    sound = changed(results, "local", f_statistic=50.0, i2_gx=0.97, intercept_pvalue=0.5)
+    sound = changed(sound, "global", prediction_low=1.0, prediction_high=2.0, ci_low=1.0, ci_high=2.0)
+    found = titles(changed(sound, group, **values))
+    assert found == [] if title is None else found[0].startswith(title)
+
+
+def test_one_strong_sequence_does_not_make_instruments_strong(results):
+    def one_strong(values):
+        values = values * 0 + 4.0
+        values[{"sequence": 0}] = 1000.0
+        return values
+
+    found = next(c for c in cautions(changed(results, "local", f_statistic=one_strong)) if "Weak" in c.title)
+    assert found.where == tuple(
+        f"{name}: median F 4.00, below 10 in {weak} of {weak + 1} sequences"
+        for name, weak in (("CTCF", 5), ("FOXA1", 6))
+    )
+
+
+@pytest.mark.parametrize(("draws", "error"), [(2, 71), (5, 35), (19, 17), (20, None)])
+def test_how_rough_an_error_from_few_draws_is(results, draws, error):
+    tree = results.copy()
+    tree.attrs["draws"] = draws
+    found = [caution for caution in cautions(tree) if caution.title == f"Few draws: {draws}"]
+    assert len(found) == (error is not None)
+    assert all(f"is itself uncertain by about {error}%" in caution.text for caution in found)
 
 
 def test_one_significant_intercept_in_many_is_chance(results):
@@ -362,6 +406,21 @@ def test_the_selection_is_stated(results, monkeypatch):
     ):
         assert words in notes
     assert [dive.exposure for dive in select(results, ["CTCF"]).dives] == ["CTCF", "CTCF"]
+
+
+@pytest.mark.parametrize(
+    ("exposures", "outcomes", "dives", "drawn", "each", "forests"),
+    [(4, 3, 12, 12, 3, 2), (13, 1, 13, 13, 2, 1), (20, 1, 20, 20, 1, 1), (9, 5, 40, 36, 1, 1)],
+)
+def test_how_much_of_a_large_store_is_drawn(exposures, outcomes, dives, drawn, each, forests):
+    tree = make_results([f"TF{i}" for i in range(exposures)], [f"open{i}" for i in range(outcomes)])
+    chosen = select(tree)
+    assert len(chosen.dives) == dives
+    assert [len(dive.sequences) for dive in chosen.dives if dive.exposure != "TF0"] == [
+        each if rank < drawn else 0 for rank in range(dives) if chosen.dives[rank].exposure != "TF0"
+    ]
+    assert len(chosen.forest_estimators) == forests
+    assert len(chosen.outcomes) == min(outcomes, 4)
 
 
 def test_errors_say_what_to_do(results, tmp_path):

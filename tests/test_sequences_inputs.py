@@ -20,7 +20,7 @@ from kipoi_utils.utils import override_default_kwargs
 from kipoiseq.dataloaders import SeqIntervalDl, StringSeqIntervalDl
 
 from kipoi_deepmr.errors import SequenceError
-from kipoi_deepmr.sequences import Genome, WindowInputs, Windows
+from kipoi_deepmr.sequences import Genome, Signature, WindowInputs, Windows
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "hg38_chr22_32000000_32300000.fa"
 LENGTH = 12
@@ -306,6 +306,14 @@ def test_only_required_argument_is_preferred() -> None:
             super().__init__(peaks_bed)
 
     assert WindowInputs(Two, {}, make_windows([5])).load([0])["one"][0, 0, 0] == 5
+
+
+def test_an_embedding_is_no_bed() -> None:
+    class Embedded(Samples):
+        def __init__(self, target_regions: str, embedding: str, embedded_peaks: str) -> None:
+            super().__init__(target_regions)
+
+    assert Signature(Embedded).intervals_arg(None) == "target_regions"
 
 
 def test_keyword_arguments_are_passed_on() -> None:

@@ -45,6 +45,8 @@ def test_columns_and_types(tmp_path: Path) -> None:
         ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\t3", "p1", ".", 13),
         ("chr1\t10\t20\tp1\t7\t+\t1.5\t2.5\t-1\t0", "p1", "+", 10),
         ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\t-1", "p1", ".", 15),
+        ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\t9", "p1", ".", 19),
+        ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\t10", "p1", ".", 15),
         ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\t99", "p1", ".", 15),
         ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\tx", "p1", ".", 15),
         ("chr1\t10\t20\tp1\t7\t.\t1.5\t2.5\t-1\t3.0", "p1", ".", 13),
@@ -60,6 +62,12 @@ def test_columns_and_types(tmp_path: Path) -> None:
 )
 def test_bed_and_narrow_peak_lines(tmp_path: Path, line: str, name: str, strand: str, center: int) -> None:
     assert rows(write(tmp_path, line)) == [["chr1", 10, 20, center, center != 15, name, strand, 1]]
+
+
+@pytest.mark.parametrize("summit", ["-1", "11", "."])
+def test_the_middle_of_a_peak_without_summit_is_rounded_down(tmp_path: Path, summit: str) -> None:
+    line = f"chr1\t10\t21\tp1\t7\t.\t1.5\t2.5\t-1\t{summit}"
+    assert rows(write(tmp_path, line)) == [["chr1", 10, 21, 15, "p1", ".", 1]]
 
 
 @pytest.mark.parametrize(

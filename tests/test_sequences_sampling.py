@@ -153,14 +153,20 @@ def test_seed_changes_the_sample(genome: Genome, tmp_path: Path) -> None:
     assert samples[0] == samples[1] != samples[2]
 
 
+def by_priority(centers: Sequence[int], seed: int) -> list[int]:
+    """Return centres on chr1 in the order in which they are sampled."""
+    return sorted(
+        centers,
+        key=lambda center: hashlib.blake2b(
+            f"{seed}\tchr1\t{center - 10}\t{center + 10}\t+".encode(), digest_size=8
+        ).digest(),
+    )
+
+
 def test_sample_is_the_same_on_every_machine(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path, "peaks", centred(range(100, 1900, 100)))
     sampled = sample_sequences({"A": bed}, genome, length=LENGTH, per_exposure=3, seed=1)
-    priority = {
-        center: hashlib.blake2b(f"1\tchr1\t{center - 10}\t{center + 10}\t+".encode(), digest_size=8).digest()
-        for center in range(100, 1900, 100)
-    }
-    assert (sampled.windows.start + 10).tolist() == sorted(sorted(priority, key=lambda center: priority[center])[:3])
+    assert (sampled.windows.start + 10).tolist() == sorted(by_priority(range(100, 1900, 100), 1)[:3])
     assert sampled.windows.start.tolist() == [190, 490, 1490]
 
 
@@ -222,6 +228,17 @@ def test_merging_replaces_neighbours_across_exposures(genome: Genome, tmp_path: 
     assert len(apart) == 36 and apart.bound.sum() == 36
     assert len(merged) == 18 and merged.bound.all()
     assert 0 < (merged.windows.start % 100 == 90).sum() < 18
+
+
+@pytest.mark.parametrize(("between", "nearest"), [(107, 100), (108, 115)])
+def test_merging_takes_the_nearest_window(genome: Genome, tmp_path: Path, between: int, nearest: int) -> None:
+    peaks = {"A": write_bed(tmp_path, "A", centred([100, 115])), "B": write_bed(tmp_path, "B", centred([between]))}
+    last = [seed for seed in range(20) if by_priority([100, 115, between], seed)[-1] == between]
+    assert {by_priority([100, 115], seed)[0] for seed in last} == {100, 115}
+    for seed in last:
+        sampled = sample_sequences(peaks, genome, length=LENGTH, per_exposure=None, seed=seed, merge_distance=14)
+        assert (sampled.windows.start + 10).tolist() == [100, 115]
+        assert (sampled.windows.start[sampled.bound[1]] + 10).tolist() == [nearest]
 
 
 def test_merging_within_an_exposure_counts_duplicates(genome: Genome, tmp_path: Path) -> None:

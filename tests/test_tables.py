@@ -7,7 +7,7 @@ import xarray as xr
 
 from kipoi_deepmr import terms
 from kipoi_deepmr.errors import StoreError
-from kipoi_deepmr.tables import global_records, global_table, local_table, terminal_table
+from kipoi_deepmr.tables import global_records, global_table, local_results, local_table, terminal_table
 
 
 def text(words):
@@ -120,6 +120,26 @@ def test_short_names_are_not_cut():
     assert "HepG2_CTCF_None#1" in shown
 
 
+def test_the_numbers_of_a_row():
+    results = make_results(("FOXA1",), ("DNase",))
+    numbers = {
+        "estimate": (0.97649, 12345.6), "ci_low": (0.95, -3.0), "ci_high": (1.0, 1e-5), "pvalue": (4.21e-5, 1e-301),
+        "tau2": (0.09, 0.0), "i2": (55.68, 0.0), "n_sequences": (12, 3),
+    }  # fmt: skip
+    for name, values in numbers.items():
+        results["global"][name][0, 0, :] = np.array(values)
+    first, second = (line.split() for line in terminal_table(results).splitlines()[3:5])
+    assert first[2:] == ["egger", "0.976", "[0.95,", "1]", "4.2e-05", "0.3", "55.7%", "12"]
+    assert second[2:] == ["ivw", "1.2e+04", "[-3,", "1e-05]", "<1e-300", "0", "0.0%", "3"]
+
+
+def test_records_have_null_for_what_json_lacks():
+    results = make_results(("FOXA1",), ("DNase",))
+    results["global"]["prediction_high"][0, 0, :] = np.array([np.inf, np.nan])
+    assert [row["prediction_high"] for row in global_records(results)] == [None, None]
+    assert [row["status"] for row in global_records(results)] == ["ok", "ok"]
+
+
 def test_a_missing_estimate_is_a_dash():
     results = make_results()
     for name in ("estimate", "ci_low", "ci_high", "pvalue", "tau2", "i2"):
@@ -187,6 +207,29 @@ def test_the_only_outcome_stands_above_where_names_would_be_cut():
     shown = terminal_table(make_results(names, ("the name of an outcome that is longer than most of them",)))
     assert "outcome: the name of an outcome that is longer than most of them" in shown
     assert "HepG2_a_long_name#2" in shown
+
+
+def test_estimators_have_the_names_of_twosamplemr():
+    # `mr_method_list()$name` of TwoSampleMR 0.7.9; what it does not have keeps its own name.
+    named = {
+        "egger": "MR Egger",
+        "ivw": "Inverse variance weighted",
+        "ivw_fixed": "Inverse variance weighted (fixed effects)",
+        "maximum_likelihood": "Maximum likelihood",
+        "penalized_weighted_median": "Penalised weighted median",
+        "raps": "Robust adjusted profile score (RAPS)",
+        "simple_median": "Simple median",
+        "simple_mode": "Simple mode",
+        "weighted_median": "Weighted median",
+        "weighted_mode": "Weighted mode",
+        "cml": "cml",
+        "ivw_delta": "ivw_delta",
+    }
+    results = make_results()
+    local = results["local"].to_dataset().isel(estimator=[0] * len(named))
+    results["local"] = xr.DataTree(local.assign_coords(estimator=text(named)))
+    for table in local_results(results):
+        assert dict(zip(table["estimator"], table["method"], strict=True)) == named
 
 
 def test_records_hold_both_directions_and_the_controls():

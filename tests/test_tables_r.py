@@ -74,6 +74,7 @@ def test_harmonised_holds_the_store(folder, tree, harmonised):
     counts = effects["exposure_effect"].notnull() & effects["bound"] & effects["completed"]
     assert len(harmonised) == int(counts.sum())
     assert not harmonised.duplicated(["id.exposure", "id.outcome", "SNP"]).any()
+    assert not harmonised[["remove", "ambiguous"]].any(axis=None)
     for _, row in harmonised.sample(150, random_state=0).iterrows():
         cell = of_store(tree, row)
         for side in ("exposure", "outcome"):
@@ -84,6 +85,7 @@ def test_harmonised_holds_the_store(folder, tree, harmonised):
         assert np.float32(row["error_covariance"]) == cell["error_covariance"].values
         chrom, at, reference, mutant = row["SNP"].split(":")
         assert contigs[chrom][int(at) - 1] == reference
+        assert (row["chr.exposure"], row["pos.exposure"]) == (chrom, int(at))
         assert row["palindromic"] == ({reference, mutant} in ({"A", "T"}, {"C", "G"}))
         z = abs(row["beta.exposure"]) / row["se.exposure"] if row["se.exposure"] else np.inf
         assert row["pval.exposure"] == pytest.approx(2 * stats.norm.sf(z), rel=1e-5)

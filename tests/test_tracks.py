@@ -15,6 +15,7 @@ from kipoi_deepmr.coordinates import genome_positions, plus_strand
 from kipoi_deepmr.errors import OutputError, SequenceError
 from kipoi_deepmr.sequences.genome import Genome
 from kipoi_deepmr.tracks import Overlaps, bedgraph_lines, genome_order, signal, summarized, vcf_lines
+from kipoi_deepmr.tracks.names import distinct
 from tests.small_stores import COMPLEMENT, EXPOSURES, OUTCOMES, SIZES, UNKNOWN, WINDOWS, write_fasta, write_store
 
 TASKS = [("exposure", name) for name in EXPOSURES] + [("outcome", name) for name in OUTCOMES]
@@ -60,6 +61,11 @@ def per_base(effects, side, task, summary):
         found = [float(effects[f"{side}_effect"].values[(task, *row[-1])]) for row in rows]
         values.setdefault((chrom, at), []).append(PLAIN[summary](found))
     return {base: np.mean(of_windows) for base, of_windows in values.items()}
+
+
+def test_spellings_of_names_stay_apart():
+    names = ["CTCF", "ctcf", "C#1", "C 1", "C_1_2"]
+    assert distinct(names, r"[^0-9A-Za-z_.]") == ["CTCF", "ctcf_2", "C_1", "C_1_2", "C_1_2_2"]
 
 
 def test_positions_of_both_strands():
