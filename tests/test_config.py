@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kipoi_deepmr import meta, mr
 from kipoi_deepmr.config import Config, load_config, parse_config
 from kipoi_deepmr.errors import ConfigError
-from kipoi_deepmr.sequences import select_windows
+from kipoi_deepmr.sequences import sample_sequences
 
 MINIMAL = """\
 model: {name: m, source: dir}
@@ -77,7 +77,7 @@ def test_everything_has_a_default_but_model_tasks_and_sequences(tmp_path):
 def test_a_default_of_the_file_is_that_of_the_function_that_takes_it(tmp_path):
     config = load(tmp_path, MINIMAL)
     functions = {
-        select_windows: (config.sequences, ("seed", "max_n_fraction", "merge_distance", "min_prediction")),
+        sample_sequences: (config.sequences, ("seed", "max_n_fraction", "merge_distance", "min_prediction")),
         mr.ivw: (config.mr, ("alpha",)),
         meta.random_effects: (config.meta, ("method", "test", "prediction")),
     }

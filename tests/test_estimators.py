@@ -13,9 +13,9 @@ from kipoi_deepmr.config import MRSection, parse_config
 from kipoi_deepmr.config.estimation import ENOUGH_DRAWS, Method, default_methods
 from kipoi_deepmr.cube import open_results
 from kipoi_deepmr.errors import ConfigError
+from kipoi_deepmr.estimate.again import re_estimate
 from kipoi_deepmr.estimators import DEFAULT, ESTIMATORS, RESULTS, STORED, Estimator, Option, label_of, whole
 from kipoi_deepmr.report import write_report
-from kipoi_deepmr.running import re_estimate
 from kipoi_deepmr.tables import local_results, terminal_table
 from tests.readme import README, table_of_estimators
 from tests.report_store import write_store
