@@ -8,7 +8,16 @@ from tests.conftest import SLOW
 from tests.readme import ROOT
 
 GUIDE = (ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
-TO_COME = {"distributed.py", "estimators.py", "mutagenesis/delta/delta.py", "sequences/sequences.py", "full/"}
+TO_COME = {
+    "distributed.py",
+    "estimators.py",
+    "predict/predictor.py",
+    "predictor.py",
+    "tests/test_estimators.py",
+    "mutagenesis/delta/delta.py",
+    "sequences/sequences.py",
+    "full/",
+}
 PATHS = sorted(set(re.findall(r"`([\w./*]+(?:/|\.(?:py|txt|md|j2|toml)))`", GUIDE)) - TO_COME)
 
 
@@ -23,7 +32,7 @@ def test_every_file_that_is_named_is_there(path):
 def test_every_room_is_named():
     rooms = {path.name for path in (ROOT / "kipoi_deepmr").iterdir() if not path.name.startswith(("_", "py."))}
     shown = {room for room in rooms if re.search(rf"`(?:\w+/)*{re.escape(room)}\b", GUIDE)}
-    assert rooms - shown <= {"errors.py", "instruments.py", "reading.py", "registration"}
+    assert rooms - shown <= {"errors.py", "instruments.py", "reading.py", "registration", "seeds.py"}
 
 
 def test_what_is_called_slow_is_there():

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from kipoi_deepmr.errors import suggestion
@@ -14,9 +14,7 @@ _FORMER = {"--method": "--estimator"}
 class Parser(argparse.ArgumentParser):
     """A parser that names the option which a wrong one was meant to be."""
 
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> Any:
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse, and refuse what is not known here, where the usage of the command is known."""
         self._given = list(sys.argv[1:] if args is None else args)
         known, unknown = super().parse_known_args(self._given, namespace)
