@@ -372,6 +372,20 @@ def test_estimates_are_replaced_as_a_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
 
 
+def test_estimates_of_controls_are_replaced_and_deleted_with_the_others(tmp_path):
+    path = tmp_path / "out.zarr"
+    make_store(path)
+    Cube.attach(path, "controls", make_template())
+    controls = {f"controls/{name}": dataset for name, dataset in make_estimates(7.0).items()}
+    write_estimates(path, {**make_estimates(1.0), **controls})
+    with open_results(path) as results:
+        assert (results["controls/local"]["estimate"] == 7).all()
+    write_estimates(path, make_estimates(2.0))
+    with open_results(path) as results:
+        assert (results["local"]["estimate"] == 2).all()
+        assert list(results["controls"].children) == ["effects"]
+
+
 def test_estimates_stay_when_new_ones_do_not_fit_on_the_disk(tmp_path, monkeypatch):
     path = tmp_path / "out.zarr"
     make_store(path)

@@ -308,6 +308,19 @@ def test_only_required_argument_is_preferred() -> None:
     assert WindowInputs(Two, {}, make_windows([5])).load([0])["one"][0, 0, 0] == 5
 
 
+def test_targets_are_not_loaded_unless_the_user_wants_them() -> None:
+    ignored: list[bool] = []
+
+    class Labelled(Samples):
+        def __init__(self, intervals_file: str, ignore_targets: bool = False) -> None:
+            ignored.append(ignore_targets)
+            super().__init__(intervals_file)
+
+    for args in ({}, {"ignore_targets": False}):
+        WindowInputs(Labelled, args, make_windows([5])).load([0])
+    assert ignored == [True, False]
+
+
 def test_an_embedding_is_no_bed() -> None:
     class Embedded(Samples):
         def __init__(self, target_regions: str, embedding: str, embedded_peaks: str) -> None:
@@ -386,6 +399,14 @@ class Resizing(Samples):
         return sample(chrom, start - 1, end + 1)
 
 
+class Shifting(Samples):
+    """Moves a single window."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        chrom, start, end = self.rows[index]
+        return sample(chrom, start + (start == 5), end + (start == 5))
+
+
 class Vague(Samples):
     def __getitem__(self, index: int) -> dict[str, Any]:
         chrom, start, _ = self.rows[index]
@@ -427,6 +448,7 @@ class Uneven(BatchIterator):  # type: ignore[misc]
     [
         (Reordering, r"returned chr1:5-17 for the window chr1:50-62\(\+\)"),
         (Resizing, r"returned chr1:49-63 for the window chr1:50-62\(\+\)"),
+        (Shifting, r"returned chr1:6-18 for the window chr1:5-17\(\+\)"),
         (Dropping, r"returned 1 rows of inputs\['one'\] for 2 windows"),
         (Silent, "returned nothing for 2 windows"),
         (Bare, "returned batches without 'inputs'"),
