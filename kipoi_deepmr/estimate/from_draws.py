@@ -20,53 +20,6 @@ from kipoi_deepmr.estimate.methods import check_draws, check_methods, estimate_f
 WITHOUT_DRAWS = -2
 
 
-@dataclass(frozen=True)
-class DuringTheRun:
-    """The estimators of a configuration, as a run knows them: as `predict.from_draws.FromDraws`.
-
-    Attributes
-    ----------
-    config : Config
-        The settings.
-    drawn : Drawn or None
-        What has to be estimated while the draws are there; None where nothing has, or the store keeps the draws.
-    """
-
-    config: Config
-    drawn: Drawn | None
-
-    def check_members(self, members: int) -> None:
-        """Check that draws of so many networks are independent where the error of their mean is asked for."""
-        check_draws(self.config, members)
-
-    def estimate(
-        self, draws: NDArray[np.float32], bound: NDArray[np.bool_], drawn: Drawn, standard_error: str
-    ) -> dict[str, NDArray[Any]]:
-        """Estimate the effects of a block of sequences, see `estimate_block`."""
-        return estimate_block(draws, bound, drawn, standard_error)
-
-
-def during_the_run(config: Config) -> DuringTheRun:
-    """Return the estimators of a configuration for a run, after trying them.
-
-    Raises
-    ------
-    ConfigError
-        If a method cannot be called with its options.
-    """
-    check_methods(config.mr)
-    section = config.mr
-    methods = [method for method in section.methods if method.row.draws]
-    if config.effects.keep_draws or not methods:
-        return DuringTheRun(config, None)
-    drawn = Drawn(
-        methods=tuple(method.name for method in methods),
-        directions=terms.DIRECTIONS[: 1 + section.bidirectional],
-        settings=section.model_copy(update={"methods": methods}).model_dump_json(),
-    )
-    return DuringTheRun(config, drawn)
-
-
 def covers(made: Drawn, wanted: Drawn) -> bool:
     """Tell whether estimates hold others, with all that decides them."""
     one, other = (MRSection.model_validate_json(drawn.settings) for drawn in (made, wanted))
@@ -109,6 +62,49 @@ def estimate_block(
                     for name, array in values.items():
                         found[name][direction, exposure, outcome, sequence] = array
     return found
+
+
+@dataclass(frozen=True)
+class DuringTheRun:
+    """The estimators of a configuration, as a run knows them: as `predict.from_draws.FromDraws`.
+
+    Attributes
+    ----------
+    config : Config
+        The settings.
+    drawn : Drawn or None
+        What has to be estimated while the draws are there; None where nothing has, or the store keeps the draws.
+    """
+
+    config: Config
+    drawn: Drawn | None
+
+    def check_members(self, members: int) -> None:
+        """Check that draws of so many networks are independent where the error of their mean is asked for."""
+        check_draws(self.config, members)
+
+    estimate = staticmethod(estimate_block)
+
+
+def during_the_run(config: Config) -> DuringTheRun:
+    """Return the estimators of a configuration for a run, after trying them.
+
+    Raises
+    ------
+    ConfigError
+        If a method cannot be called with its options.
+    """
+    check_methods(config.mr)
+    section = config.mr
+    methods = [method for method in section.methods if method.row.draws]
+    if config.effects.keep_draws or not methods:
+        return DuringTheRun(config, None)
+    drawn = Drawn(
+        methods=tuple(method.name for method in methods),
+        directions=terms.DIRECTIONS[: 1 + section.bidirectional],
+        settings=section.model_copy(update={"methods": methods}).model_dump_json(),
+    )
+    return DuringTheRun(config, drawn)
 
 
 @dataclass(frozen=True, eq=False)
