@@ -32,8 +32,11 @@ FORBIDDEN = [
     ("mutagenesis", "kipoi_deepmr.model"),
     ("uncertainty", "xarray"),
     ("mr", "kipoi_deepmr.terms"),
+    ("mr", "kipoi_deepmr.estimators"),
+    ("mr", "kipoi_deepmr.meta"),
     ("meta", "pandas"),
     ("predict", "kipoi_deepmr.running"),
+    ("predict", "kipoi_deepmr.estimate"),
 ]
 
 
