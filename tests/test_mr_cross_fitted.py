@@ -394,7 +394,8 @@ def test_student_has_one_degree_of_freedom_less_than_draws(alpha: float) -> None
     for end in (result.ci_low, result.ci_high):
         distance = abs(xy - end * xx) / jackknife_se(xy_without - end * xx_without)
         np.testing.assert_allclose(distance, stats.t.isf(alpha / 2, 4), rtol=1e-7)
-    line = mr.cross_fitted_egger(x, y, alpha=alpha)
+    line = mr.cross_fitted_egger(x, y, weights="equal", alpha=alpha)
+    assert result.status == line.status == Status.OK
     p = 2 * stats.t.sf(abs(line.intercept / line.intercept_se), 4)
     np.testing.assert_allclose(line.intercept_pvalue, p, rtol=1e-9)
     margin = stats.t.isf(alpha / 2, 4) * line.intercept_se
@@ -425,3 +426,10 @@ def test_an_f_of_exactly_the_minimum_is_enough() -> None:
     # Of the pairs of folds three are of one fold and three of two.
     for min_f, used in ((12.0, 2), (12.001, 1.5), (18.001, 1)):
         assert mr.cross_fitted_ivw(x, y, folds=3, min_f=min_f, weights="equal").n_used == used
+
+
+def test_two_draws_outside_of_a_fold_are_enough_to_choose_by() -> None:
+    x, _ = draws_of(1, 3, 6, noise=0.01)
+    assert mr.held_out_selection(x, min_f=1, folds=3).all()
+    # Folds of one and of two draws: outside of the second is one draw.
+    np.testing.assert_array_equal(mr.held_out_selection(x, min_f=0, folds=2).any(axis=1), [True, False])

@@ -194,6 +194,13 @@ def test_the_bootstrap_repeats_with_its_seed() -> None:
     assert first.ci_low != other.ci_low
 
 
+def test_the_bootstrap_has_1000_draws() -> None:
+    bx, bxse, by, byse = draw(6, 10, (40,))
+    counts = 1000 * mr.penalized_ivw(bx, bxse, by * 0.1, 5 * byse, ci="bootstrap").pvalue
+    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
+    assert np.gcd.reduce(np.rint(counts).astype(int)) == 1
+
+
 def test_over_dispersion_is_found() -> None:
     rng = np.random.default_rng(3)
     bx = rng.normal(0, 1, (200, 100))

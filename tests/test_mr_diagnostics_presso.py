@@ -200,3 +200,15 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         presso(*draw(1), **options)
+
+
+def test_pvalues_from_draws_count_the_observed_data() -> None:
+    rng = np.random.default_rng(1)
+    bx, se = rng.normal(0, 0.3, (30, 10)), np.full((30, 10), 0.02)
+    by = 0.5 * bx + rng.normal(0, 0.02, bx.shape)
+    by[:, 0] += np.linspace(0.03, 0.3, 30) * np.sign(bx[:, 0])
+    result = presso(bx, se, by, se, draws=9, alpha=0.5)
+    # (1 + count) / (1 + draws): tenths, and never 0.
+    for p in (result.pvalue, result.distortion_pvalue[result.n_outliers > 0]):
+        np.testing.assert_allclose(10 * p, np.rint(10 * p), atol=1e-9)
+        assert p.min() == 0.1 and len(set(p)) > 2

@@ -176,3 +176,13 @@ def test_few_instruments(n: int) -> None:
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rucker(*draw(1), **options)
+
+
+@pytest.mark.parametrize(("n", "removed"), [(4, []), (5, [4]), (6, [4, 5])])
+def test_instruments_are_removed_while_more_than_three_are_left(n: int, removed: list[int]) -> None:
+    bx, se = np.linspace(0.2, 1, n), np.full(n, 0.05)
+    by = 0.5 * bx + 0.02 * np.resize([1.0, -1, 0], n)
+    by[-1] += 1
+    assert np.nanmax(rucker(bx, se / 5, by, se).cooks_distance) > 4 / n
+    result = rucker(bx, se / 5, by, se, remove_influential=True)
+    assert list(np.flatnonzero(result.removed)) == removed and result.n_instruments == 4

@@ -142,3 +142,32 @@ def test_fixed_takes_the_residual_error_as_one() -> None:
     assert random.rse > 1
     assert_close(random.se, fixed.se * fixed.rse, rtol=1e-12)
     assert_close(random.intercept_se, fixed.intercept_se * fixed.rse, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("spread", "status"), [(1e-5, Status.OK), (1e-9, Status.NO_EXPOSURE_VARIATION)])
+def test_how_equal_exposure_effects_may_be(spread: float, status: Status) -> None:
+    # lm() calls a column collinear where less than 1e-7 of its norm is left.
+    shift = np.array([-2.0, -1, 0, 1, 2]) * spread
+    bx, ones = 0.5 + shift, np.ones(5)
+    result = mr.egger(bx, ones, 3 * shift + 0.25, ones)
+    assert result.status == status
+    if status == Status.OK:
+        assert_close([result.estimate, result.intercept], [3, 0.25 - 3 * 0.5], rtol=1e-6)
+    left = mr.diagnostics.leave_one_out(bx, ones, 3 * shift + 0.25, ones, estimator="egger")
+    assert set(left.status) == {status}
+
+
+@pytest.mark.parametrize("distribution", ["normal", "t-dist"])
+def test_under_dispersion_takes_the_wider_interval_and_the_larger_p(distribution: str) -> None:
+    bx, se = np.linspace(1, 2, 5), np.full(5, 0.1)
+    for small in (0.02, 0.6):
+        by = 0.05 * bx + small * se * np.array([1, -1, 0, -1, 1])
+        result = mr.egger(bx, se, by, se, distribution=distribution)
+        assert result.rse < 1
+        z, normal = abs(result.estimate / result.se), stats.norm.isf(0.025) * result.se
+        margin, p = normal, 2 * stats.norm.sf(z)
+        if distribution == "t-dist":
+            margin = max(normal, stats.t.isf(0.025, 3) * result.se * result.rse)
+            p = max(p, 2 * stats.t.sf(z / result.rse, 3))
+        assert_close(result.ci_high - result.estimate, margin, rtol=1e-9)
+        assert_close(result.pvalue, p, rtol=1e-9)

@@ -83,3 +83,14 @@ def test_units_beyond_all_numbers_are_no_error(name: str, exposure: float) -> No
     bx, bxse, by, byse = draw(3, 12)
     result = WIDE[name](bx * exposure, bxse * exposure, by / exposure, byse / exposure)
     assert np.isnan(result.estimate) == (result.status != mr.Status.OK)
+
+
+@pytest.mark.parametrize("name", ["ivw", "maximum_likelihood", "raps", "overlap_debiased_ivw", "cml"])
+def test_psi_is_a_correlation(name: str) -> None:
+    columns = draw(1, 5)
+    options = {"weights": "delta"} if name == "ivw" else {}
+    for psi in (-1.0, 1.0):
+        getattr(mr, name)(*columns, psi=psi, **options)
+    for psi in (-1.001, 1.001, np.full(5, 1.001)):
+        with pytest.raises(ValueError, match=r"must lie in \[-1, 1\]"):
+            getattr(mr, name)(*columns, psi=psi, **options)

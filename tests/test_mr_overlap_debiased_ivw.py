@@ -106,3 +106,15 @@ def test_what_has_no_answer() -> None:
 def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mr.overlap_debiased_ivw(*draw(0, 4), **options)
+
+
+def test_the_denominator_is_above_zero_at_the_two_sided_level_of_5_percent() -> None:
+    rng = np.random.default_rng(5)
+    bx, by = rng.normal(0, 1, (400, 20)), rng.normal(0, 1, (400, 20))
+    bxse = np.linspace(0.75, 1.15, 400)[:, None] * np.ones(20)
+    result = mr.overlap_debiased_ivw(bx, bxse, by, np.ones(20), alpha=0.3)
+    denominator = (bx**2 - bxse**2).sum(axis=1) / np.sqrt(2 * (bxse**4).sum(axis=1))
+    np.testing.assert_allclose(result.condition, denominator, rtol=1e-9)
+    strong = denominator > stats.norm.isf(0.025)
+    assert 30 < strong.sum() < 370 and np.any(np.abs(denominator - 1.8) < 0.1)
+    np.testing.assert_array_equal(result.status, np.where(strong, Status.OK, Status.WEAK_INSTRUMENTS))

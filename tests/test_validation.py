@@ -1,5 +1,7 @@
 """The simulation study: its data are what it says, its measures are right, and a small run of it finds what it must."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from kipoi_deepmr import mr
 from tests.validation import design, performance, simulation_study
 from tests.validation.design import Cell, Errors, Replications
-from tests.validation.estimators import ESTIMATORS
+from tests.validation.estimators import BOOT, ESTIMATORS
 from tests.validation.performance import Performance
 from tests.validation.simulation_study import FULL, QUICK, Plan, run_cells, study
 
@@ -175,3 +177,39 @@ def test_every_estimator_runs_and_the_committed_table_covers_them() -> None:
     assert len(factorial) == 144 * len(design.SLOPES) * len(ESTIMATORS)
     assert all(row.replications >= 50 for row in factorial)
     assert all(row.replications >= 1000 for row in rows if row.slope == 0)
+
+
+def test_the_readme_tells_the_design() -> None:
+    study_of = simulation_study
+    text = " ".join((Path(study_of.__file__).parent / "README.md").read_text().split())
+
+    def listed(values: Iterable[float], last: str = ", ") -> str:
+        *first, end = (f"{value:g}" for value in values)
+        return ", ".join(first) + last + end
+
+    conditions = [design.F_STATISTICS, design.CORRELATIONS, design.FACTORS, design.PLEIOTROPY]
+    repeated = {
+        effort: round(FULL.replications * share) for effort, (null, share) in study_of.SHARES.items() if null == 1
+    }
+    assert set(repeated) == set(study_of.SHARES) and design.ALLELES == 3
+    for sentence in (
+        f"for {study_of.VARIANTS} variants, three to a position; N = {design.DRAWS} draws.",
+        f"({math.prod(map(len, conditions))} conditions): mean F of the instruments (Monte-Carlo error of the mean) "
+        f"{listed(design.F_STATISTICS)}; correlation of the errors of exposure and outcome in a draw {listed(design.CORRELATIONS)};",
+        f"from {listed(design.FACTORS, ' or ')} shared factors; pleiotropy of {design.INVALID:.0%} of the variants: none, "
+        f"balanced (SD {design.PLEIOTROPIC} in units of the exposure effects), directional (mean {design.PLEIOTROPIC} after",
+        f"correlated ({design.PLEIOTROPIC} x exposure effect",
+        f"Slope {design.SLOPES[0]:g} (type I error) and {design.SLOPES[1]:g}.",
+        f"have the mean correlation {design.COHERENCE} between instruments",
+        f"The design *coherence* varies it: {listed(study_of.COHERENCES)}.",
+        f"{study_of.MUTAGENESIS_VARIANTS} variants, {study_of.MUTAGENESIS_STRONG} of them strong",
+        f"Slopes {listed(study_of.MUTAGENESIS_SLOPES, ' and ')}.",
+        f"Replications at slope 0: {FULL.replications}. At slope 0.2: {repeated['closed']} for closed forms, "
+        f"{repeated['draws']} for draws and maximum likelihood, {repeated['slow']} for medians",
+        f"{repeated['slowest']} for cML; in mutagenesis (slope 0.8) a fifth of that.",
+        f"come from {BOOT} bootstrap draws.",
+        f"conditions with fewer than {performance.ENOUGH} answers are left out.",
+    ):
+        assert sentence in text, sentence
+    assert repeated["iterative"] == repeated["draws"]
+    assert study_of.MUTAGENESIS_SHARE == 1 / 5
