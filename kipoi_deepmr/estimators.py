@@ -442,7 +442,7 @@ _ROWS = (
     Estimator(
         "cross_fitted_ivw",
         "IVW from products of different draws, standard error by jackknife over draws; needs the draws",
-        "the test and the interval to trust: not diluted, and its error counts draws, not mutations",
+        "the slope of the mean network, not diluted; its error counts draws, not what the network learned wrongly",
         1,
         _FOLDS,
         draws=True,
