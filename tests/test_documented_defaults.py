@@ -71,5 +71,5 @@ def test_defaults_of_instruments_and_effects() -> None:
     found = effects.Moments(1)
     for value in draws:
         found.add(np.array([[value, -value]]))
-    made = effects.estimate(found.mean, found.squares, found.cross, found.draws)
+    made = effects.from_moments(found.mean, found.squares, found.cross, found.draws)
     np.testing.assert_allclose([made.exposure_se[0, 0], made.outcome_se[0, 0]], draws.std(), rtol=1e-12)

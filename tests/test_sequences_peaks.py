@@ -67,7 +67,7 @@ def test_bed_and_narrow_peak_lines(tmp_path: Path, line: str, name: str, strand:
 @pytest.mark.parametrize("summit", ["-1", "11", "."])
 def test_the_middle_of_a_peak_without_summit_is_rounded_down(tmp_path: Path, summit: str) -> None:
     line = f"chr1\t10\t21\tp1\t7\t.\t1.5\t2.5\t-1\t{summit}"
-    assert rows(write(tmp_path, line)) == [["chr1", 10, 21, 15, "p1", ".", 1]]
+    assert rows(write(tmp_path, line)) == [["chr1", 10, 21, 15, False, "p1", ".", 1]]
 
 
 @pytest.mark.parametrize(

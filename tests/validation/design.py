@@ -82,7 +82,7 @@ class Noise:
         squares = np.stack([(deviation**2).sum(axis=1) for deviation in deviations], axis=-1)
         cross = (deviations[0] * deviations[1]).sum(axis=1)
         monte_carlo, posterior = (
-            effects.estimate(
+            effects.from_moments(
                 mean.reshape(-1, 2), squares.reshape(-1, 2), cross.reshape(-1, 1, 1), draws, kind
             ).reshaped((count, variants))
             for kind in ("monte_carlo", "posterior")
