@@ -145,7 +145,8 @@ def test_equal_rows_get_equal_predictions_and_the_batch_size_does_not_matter(ker
     ours = KerasFunction(sequential(keras, KINDS[kind][0](keras.layers)))
     draws, x = draws_of(ours), sequences(7)
     same = predict(ours, draws, x[:1].repeat(6, 1, 1))
-    assert (same == same[0]).all()
+    # Another mask would differ by far more than the kernels of some CPUs do from row to row.
+    torch.testing.assert_close(same, same[:1].expand_as(same), rtol=0, atol=1e-6)
     whole = predict(ours, draws, x)
     for size in (1, 2, 3):
         parts = torch.cat([predict(ours, draws, x[at : at + size]) for at in range(0, 7, size)])
