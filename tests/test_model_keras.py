@@ -153,6 +153,14 @@ def test_equal_rows_get_equal_predictions_and_the_batch_size_does_not_matter(ker
         torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_rows_have_the_same_mask_to_the_last_bit(keras, kind):
+    ours = KerasFunction(keras.Sequential([keras.Input((16, 6)), KINDS[kind][0](keras.layers)]))
+    x = torch.rand(1, 16, 6, generator=torch.Generator().manual_seed(0)).repeat(6, 1, 1)
+    same = predict(ours, MCDropout(find_dropouts(ours, x[:1]), seed=3, device=CPU), x)
+    assert (same == same[0]).all() and not torch.equal(same, x)
+
+
 def test_the_mean_of_alpha_and_gaussian_draws_is_that_of_keras_in_training(keras):
     for kind in ("GaussianDropout", "AlphaDropout"):
         layer = KINDS[kind][0](keras.layers)
